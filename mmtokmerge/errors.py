@@ -1,0 +1,10 @@
+"""The one error that a person can act on."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Bad input from a person: one sentence naming the key or file, what it was, what is allowed.
+
+    The command-line tools print the sentence alone, without a traceback, and exit with status 1.
+    """

@@ -1,0 +1,162 @@
+"""Attention with spatial reduction, and with tokens merged around it (Segformer++, figure 2d)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..merging import StageMerging
+from .layout import to_map, to_tokens
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None = None,
+    *,
+    dropout: float = 0.0,
+    fused: bool = True,
+) -> Tensor:
+    """Scaled dot-product attention (Segformer++, equation 2), scaled by the head's width.
+
+    Args:
+        q: Queries ``(B, heads, N, d)``.
+        k: Keys ``(B, heads, M, d)``.
+        v: Values ``(B, heads, M, d)``.
+        bias: Added to the logits, broadcast to ``(B, heads, N, M)``; -inf hides a key.
+        dropout: Probability of dropping an attention weight.
+        fused: Use torch's fused kernels; False spells the formula out.
+
+    Returns:
+        ``(B, heads, N, d)``.
+    """
+    if fused:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, heads, N, M)
+    if bias is not None:
+        logits = logits + bias
+    return F.dropout(logits.softmax(dim=-1), dropout, training=dropout > 0) @ v
+
+
+class MultiheadAttention(nn.Module):
+    """Projections and attention, with the parameters of :class:`torch.nn.MultiheadAttention`.
+
+    Args:
+        embed_dims: Channels C of the tokens.
+        num_heads: Heads, a divisor of C.
+        qkv_bias: Whether the projections have a bias.
+        attn_drop: Dropout of the attention weights.
+        fused: See :func:`attend`.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        qkv_bias: bool = True,
+        attn_drop: float = 0.0,
+        fused: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attn_drop = attn_drop
+        self.fused = fused
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dims, embed_dims))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dims)) if qkv_bias else None
+        self.out_proj = nn.Linear(embed_dims, embed_dims, bias=qkv_bias)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def forward(self, q: Tensor, kv: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Attend from the tokens ``q (B, N, C)`` to ``kv (B, M, C)``; returns ``(B, N, C)``.
+
+        ``bias`` is added to the logits, broadcast to ``(B, heads, N, M)``.
+        """
+        channels = q.shape[-1]
+        weight_q, weight_kv = self.in_proj_weight.split([channels, 2 * channels])
+        bias_q = bias_kv = None
+        if self.in_proj_bias is not None:
+            bias_q, bias_kv = self.in_proj_bias.split([channels, 2 * channels])
+        queries = self._heads(F.linear(q, weight_q, bias_q))
+        keys, values = F.linear(kv, weight_kv, bias_kv).chunk(2, dim=-1)
+        y = attend(
+            queries,
+            self._heads(keys),
+            self._heads(values),
+            bias,
+            dropout=self.attn_drop if self.training else 0.0,
+            fused=self.fused,
+        )
+        return self.out_proj(y.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, d)
+
+
+class EfficientAttention(nn.Module):
+    """SegFormer's attention: keys and values spatially reduced, then tokens merged around it.
+
+    Queries are merged from the input, keys and values after the reduction and its norm; the result
+    is unmerged to the full grid. The output projection acts on the merged tokens: it commutes with
+    copying.
+
+    Args:
+        embed_dims: Channels C.
+        num_heads: Heads.
+        sr_ratio: Reduction R of the grid of keys and values, equation 4; 1 reduces nothing.
+        merging: What to merge.
+        qkv_bias: Whether the projections have a bias.
+        attn_drop: Dropout of the attention weights.
+        norm_layer: Makes the norm after the reduction from its channels.
+        fused: See :func:`attend`.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        sr_ratio: int = 1,
+        merging: StageMerging | None = None,
+        qkv_bias: bool = True,
+        attn_drop: float = 0.0,
+        norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
+        fused: bool = True,
+    ) -> None:
+        super().__init__()
+        self.merging = merging if merging is not None else StageMerging()
+        self.sr_ratio = sr_ratio
+        self.attn = MultiheadAttention(embed_dims, num_heads, qkv_bias, attn_drop, fused)
+        if sr_ratio > 1:
+            self.sr = nn.Conv2d(embed_dims, embed_dims, sr_ratio, sr_ratio)
+            self.norm = norm_layer(embed_dims)
+
+    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Attend among the tokens ``x (B, h*w, C)`` of the grid ``hw``; returns ``(B, h*w, C)``."""
+        kv, kv_hw = self.reduce(x, hw)
+        bias = None
+        if self.merging.kv is not None:
+            groups = self.merging.kv.assign(kv, kv_hw)
+            kv = groups.merge(kv)
+            if self.merging.proportional:
+                bias = groups.sizes.to(kv.dtype).log()[:, None, None]  # (B, 1, 1, M)
+        if self.merging.q is None:
+            return self.attn(x, kv, bias)
+        groups = self.merging.q.assign(x, hw)
+        return groups.unmerge(self.attn(groups.merge(x), kv, bias))
+
+    def reduce(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+        """Reduce tokens ``(B, h*w, C)`` to the keys' grid; returns ``(B, M, C)`` and that grid.
+
+        A grid with a side below the reduction is padded with zeros to one cell.
+        """
+        if self.sr_ratio == 1:
+            return x, hw
+        grid = to_map(x, hw)
+        short = [max(0, self.sr_ratio - side) for side in hw]
+        if any(short):
+            grid = F.pad(grid, (0, short[1], 0, short[0]))
+        reduced = self.sr(grid)
+        return self.norm(to_tokens(reduced)), (reduced.shape[2], reduced.shape[3])

@@ -1,0 +1,78 @@
+"""MixFFN: the MLP with a 3x3 depthwise convolution inside, on channels-last memory."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layout import to_map, to_tokens
+
+WHOLE_BYTES = 16 * 2**20  # a hidden map up to this size is made in one piece
+STRIP_BYTES = 4 * 2**20
+MIN_ROWS = 8  # a strip computes two rows of halo again
+
+
+class MixFFN(nn.Module):
+    """FFN(Conv(FFN(x))) (Segformer++, section III-A), with the parameters of mmseg's ``MixFFN``.
+
+    The 1x1 convolutions are products with the token matrix, and the depthwise convolution works on
+    the same memory seen as a channels-last map, so nothing is transposed.
+
+    On a CPU without gradients a large hidden map is made in strips of rows: a strip stays in the
+    cache, and the allocator hands the same memory out again instead of new pages.
+
+    Args:
+        embed_dims: Channels C.
+        feedforward_channels: Hidden channels.
+        activation: Made without arguments; applied after the depthwise convolution.
+        drop: Dropout after the activation and at the end.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        feedforward_channels: int,
+        activation: nn.Module | None = None,
+        drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        hidden = feedforward_channels
+        self.layers = nn.Sequential(
+            nn.Conv2d(embed_dims, hidden, 1),
+            nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
+            activation if activation is not None else nn.GELU(),
+            nn.Dropout(drop),
+            nn.Conv2d(hidden, embed_dims, 1),
+            nn.Dropout(drop),
+        )
+
+    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Map tokens ``(B, h*w, C)`` of the grid ``hw`` to ``(B, h*w, C)``."""
+        rows = self._rows_of_strip(x, hw)
+        if rows < hw[0]:
+            return self._forward_strips(x, hw, rows)
+        fc1, depthwise, activation, drop1, fc2, drop2 = self.layers
+        hidden = F.linear(x, fc1.weight.flatten(1), fc1.bias)  # (B, N, hidden)
+        hidden = to_tokens(depthwise(to_map(hidden, hw)))
+        out = F.linear(drop1(activation(hidden)), fc2.weight.flatten(1), fc2.bias)
+        return drop2(out)
+
+    def _rows_of_strip(self, x: Tensor, hw: tuple[int, int]) -> int:
+        if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return hw[0]
+        row = x.shape[0] * hw[1] * self.layers[0].out_channels * x.element_size()
+        return max(MIN_ROWS, STRIP_BYTES // row) if row * hw[0] > WHOLE_BYTES else hw[0]
+
+    def _forward_strips(self, x: Tensor, hw: tuple[int, int], rows: int) -> Tensor:
+        fc1, depthwise, activation, drop1, fc2, drop2 = self.layers
+        grid = x.unflatten(1, hw)  # (B, h, w, C)
+        out = torch.empty_like(grid)
+        for top in range(0, hw[0], rows):
+            bottom = min(hw[0], top + rows)
+            above, below = max(0, top - 1), min(hw[0], bottom + 1)  # the 3x3 kernel's halo
+            hidden = F.linear(grid[:, above:below], fc1.weight.flatten(1), fc1.bias)
+            hidden = depthwise(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            hidden = drop1(activation(hidden[:, top - above : bottom - above]))
+            out[:, top:bottom] = F.linear(hidden, fc2.weight.flatten(1), fc2.bias)
+        return drop2(out.flatten(1, 2))

@@ -1,0 +1,85 @@
+"""Facts of a token grid that no image changes, computed once for each grid and device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
+    """Read an int or ``(h, w)`` of ints from 1 up.
+
+    Raises:
+        TypeError: If ``value`` is neither.
+        ValueError: If a side is below 1.
+    """
+    sides = (value, value) if isinstance(value, int) else value
+    if (
+        not isinstance(sides, (tuple, list))
+        or len(sides) != 2
+        or any(isinstance(side, bool) or not isinstance(side, int) for side in sides)
+    ):
+        raise TypeError(f"{name} must be an int or (h, w), got {value!r}")
+    if min(sides) < 1:
+        raise ValueError(f"{name} must be at least 1 on each side, got {value!r}")
+    return sides[0], sides[1]
+
+
+def clip(stride: tuple[int, int], hw: tuple[int, int]) -> tuple[int, int]:
+    """A grid side shorter than the stride takes the side as stride."""
+    return min(stride[0], hw[0]), min(stride[1], hw[1])
+
+
+def constant_of_grid(make: Callable[..., T]) -> Callable[..., T]:
+    """Cache a function of a grid, but never tensors that belong to a tracer or to inference mode."""
+
+    @lru_cache(maxsize=256)
+    def cached(*args: object) -> T:
+        with torch.inference_mode(False):
+            return make(*args)
+
+    @wraps(make)
+    def wrapper(*args: object) -> T:
+        if torch.compiler.is_compiling():
+            return make(*args)
+        return cached(*args)
+
+    return wrapper
+
+
+@constant_of_grid
+def destinations(hw: tuple[int, int], stride: tuple[int, int], device: torch.device) -> Tensor:
+    """``(N,)`` int64: the number of a destination token in raster order, -1 for all others.
+
+    Destinations are the top-left tokens of the full ``stride`` cells of the grid ``hw``.
+    """
+    (h, w), (sy, sx) = hw, stride
+    rows, columns = h // sy, w // sx
+    index = torch.full((h, w), -1, device=device)
+    index[: rows * sy : sy, : columns * sx : sx] = torch.arange(
+        rows * columns, device=device
+    ).view(rows, columns)
+    return index.view(-1)
+
+
+@constant_of_grid
+def cells(
+    hw: tuple[int, int], kernel: tuple[int, int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """``(1, N)`` the raster number of each token's ``kernel`` cell, ``(1, M)`` the cells' sizes.
+
+    Cells at the right and bottom edge hold the tokens that are there.
+    """
+    (h, w), (ky, kx) = hw, kernel
+    columns = -(-w // kx)
+    y = torch.arange(h, device=device) // ky
+    x = torch.arange(w, device=device) // kx
+    groups = (y[:, None] * columns + x[None, :]).view(1, -1)
+    sizes = torch.bincount(y)[:, None] * torch.bincount(x)[None, :]
+    return groups, sizes.view(1, -1)

@@ -1,0 +1,191 @@
+"""What a stage of MiT++ merges: the settings that a config names, checked when the model is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Union
+
+from torch import Tensor
+
+from .assignment import TokenAssignment
+from .bipartite import bipartite_matching, check_rate, merged_tokens
+from .grid import clip, pair
+from .neighbours import neighbour_pooling
+
+MODES = ("bsm", "n1d", "n2d")
+KEYS = ("r_q", "r_kv", "q_mode", "kv_mode", "q_stride", "kv_stride", "proportional")
+
+_HQ_KV = dict(kv_mode="bsm", r_kv=0.6, kv_stride=(2, 2))
+_HQ_Q = dict(q_mode="bsm", r_q=0.8, q_stride=(4, 4))
+_FAST_KV = dict(kv_mode="bsm", r_kv=0.9, kv_stride=(4, 4))
+_FAST_Q = dict(q_mode="bsm", r_q=0.9, q_stride=(4, 4))
+_N2D = dict(q_mode="n2d", q_stride=(2, 2))
+
+# Segformer++, table I: the same for every arch and data set.
+PRESETS: dict[str, list[dict[str, Any]]] = {
+    "none": [{}, {}, {}, {}],
+    "hq": [_HQ_KV, _HQ_KV, _HQ_Q, _HQ_Q],
+    "fast": [_FAST_KV, _FAST_KV, _FAST_Q, _FAST_Q],
+    "n2d": [_N2D, _N2D, _N2D, _N2D],
+}
+
+MergingConfig = Union[str, Sequence[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Matcher:
+    """One way of merging the tokens of a grid, fixed by a config.
+
+    Args:
+        mode: 'bsm' (bipartite soft matching by rate), 'n1d' or 'n2d' (neighbours).
+        stride: Destination cell or pooling cell ``(sy, sx)``; ``(1, k)`` for 'n1d'.
+        rate: Fraction of tokens removed, 'bsm' only.
+    """
+
+    mode: str
+    stride: tuple[int, int]
+    rate: float = 0.0
+
+    def assign(self, x: Tensor, hw: tuple[int, int]) -> TokenAssignment:
+        """Group the tokens ``x (B, N, C)`` of the grid ``hw``."""
+        if self.mode == "bsm":
+            return bipartite_matching(x, hw, rate=self.rate, stride=self.stride)
+        return neighbour_pooling(self._cell_grid(hw), kernel=self.stride, device=x.device)
+
+    def num_groups(self, hw: tuple[int, int]) -> int:
+        """How many groups :meth:`assign` makes of the grid ``hw``."""
+        if self.mode == "bsm":
+            return hw[0] * hw[1] - merged_tokens(hw, self.rate, self.stride)
+        h, w = self._cell_grid(hw)
+        sy, sx = clip(self.stride, (h, w))
+        return -(-h // sy) * -(-w // sx)
+
+    def num_destinations(self, hw: tuple[int, int]) -> int:
+        """How many destinations each token of the grid ``hw`` is compared with."""
+        if self.mode != "bsm" or merged_tokens(hw, self.rate, self.stride) == 0:
+            return 0
+        sy, sx = clip(self.stride, hw)
+        return (hw[0] // sy) * (hw[1] // sx)
+
+    def _cell_grid(self, hw: tuple[int, int]) -> tuple[int, int]:
+        return (1, hw[0] * hw[1]) if self.mode == "n1d" else hw
+
+
+@dataclass(frozen=True)
+class StageMerging:
+    """What one stage merges around its attention; None merges nothing.
+
+    Args:
+        q: Matcher of the queries.
+        kv: Matcher of the keys and values.
+        proportional: Merged keys weigh by the log of their size in the softmax.
+    """
+
+    q: Matcher | None = None
+    kv: Matcher | None = None
+    proportional: bool = False
+
+
+def read_merging(merging: MergingConfig, proportional: bool | None = None) -> list[StageMerging]:
+    """Read the ``merging`` of a config: a preset's name or a list of four stage dicts.
+
+    Args:
+        merging: 'none', 'hq', 'fast', 'n2d' or four dicts with keys of :data:`KEYS`.
+        proportional: Sets ``proportional`` in every stage that merges keys; None leaves it as the
+            stages say.
+
+    Raises:
+        TypeError: If a value has the wrong type.
+        ValueError: If a preset, key, mode, rate or stride is unknown or out of range, or a setting
+            would do nothing.
+    """
+    if isinstance(merging, str):
+        if merging not in PRESETS:
+            raise ValueError(
+                f"merging={merging!r} is no preset: take one of {', '.join(map(repr, PRESETS))} "
+                "or a list of four stage dicts"
+            )
+        merging = PRESETS[merging]
+    if isinstance(merging, Mapping) or not isinstance(merging, Sequence):
+        raise TypeError(f"merging must be a preset's name or four stage dicts, got {merging!r}")
+    if len(merging) != 4:
+        raise ValueError(f"merging must have four stage dicts, got {len(merging)}")
+    stages = [_read_stage(stage, number) for number, stage in enumerate(merging, 1)]
+    if proportional is None:
+        return stages
+    if not isinstance(proportional, bool):
+        raise TypeError(f"proportional must be True, False or None, got {proportional!r}")
+    if proportional and all(stage.kv is None for stage in stages):
+        raise ValueError("proportional=True needs a stage that merges keys (r_kv or kv_mode)")
+    return [
+        StageMerging(stage.q, stage.kv, proportional and stage.kv is not None) for stage in stages
+    ]
+
+
+def _read_stage(stage: Mapping[str, Any], number: int) -> StageMerging:
+    where = f"merging, stage {number}"
+    if not isinstance(stage, Mapping):
+        raise TypeError(f"{where}: must be a dict, got {stage!r}")
+    for key in stage:
+        if key not in KEYS:
+            raise ValueError(f"{where}: unknown key {key!r}, allowed are {', '.join(KEYS)}")
+    proportional = stage.get("proportional", False)
+    if not isinstance(proportional, bool):
+        raise TypeError(f"{where}: proportional must be True or False, got {proportional!r}")
+    q = _read_matcher(stage, "q", where)
+    kv = _read_matcher(stage, "kv", where)
+    if proportional and kv is None:
+        raise ValueError(f"{where}: proportional=True needs merged keys, set r_kv or kv_mode")
+    return StageMerging(q, kv, proportional)
+
+
+def _read_matcher(stage: Mapping[str, Any], side: str, where: str) -> Matcher | None:
+    mode_key, rate_key, stride_key = f"{side}_mode", f"r_{side}", f"{side}_stride"
+    mode, rate, stride = (stage.get(key) for key in (mode_key, rate_key, stride_key))
+    if mode is None and rate is not None and mode_key not in stage:
+        mode = "bsm"
+    if mode is None or mode == "none":
+        for key in (rate_key, stride_key):
+            if stage.get(key):
+                raise ValueError(
+                    f"{where}: {key}={stage[key]!r} does nothing without {mode_key}, "
+                    f"set it to one of {', '.join(map(repr, MODES))}"
+                )
+        return None
+    if mode not in MODES:
+        raise ValueError(
+            f"{where}: {mode_key}={mode!r} is unknown, allowed are "
+            f"{', '.join(map(repr, MODES))} and None"
+        )
+    if mode == "bsm":
+        if rate is None:
+            raise ValueError(f"{where}: {mode_key}='bsm' needs {rate_key}")
+        reached = _located(where, lambda: check_rate(rate, stride or 2, rate_key))
+        return Matcher(mode, reached, float(rate)) if rate > 0 else None
+    if rate is not None:
+        raise ValueError(
+            f"{where}: {rate_key}={rate!r} does nothing with {mode_key}={mode!r}, "
+            f"whose rate is fixed by {stride_key}"
+        )
+    return Matcher(mode, _located(where, lambda: _cell(mode, stride or 2, stride_key)))
+
+
+def _cell(mode: str, stride: int | tuple[int, int], key: str) -> tuple[int, int]:
+    if mode == "n1d":
+        if isinstance(stride, int):
+            stride = (1, stride)
+        elif stride[0] != 1:
+            raise ValueError(f"{key}={stride!r}: 'n1d' takes an int or (1, k), a run of k tokens")
+    cell = pair(stride, key)
+    if cell == (1, 1):
+        raise ValueError(f"{key}={stride!r} merges nothing, take at least 2 tokens")
+    return cell
+
+
+def _located(where: str, read: Any) -> Any:
+    """Run ``read`` and put the place in the config before its error."""
+    try:
+        return read()
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{where}: {error}") from None

@@ -1,0 +1,46 @@
+"""Cosine similarity of tokens with the few tokens that they may merge into."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Scores held at once; more tokens are compared in slices, which bounds the memory.
+MAX_SCORES = 2**25
+EPSILON = 1e-12
+
+
+def most_similar(
+    x: Tensor, destinations: Tensor, absent: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Find each token's most similar destination by cosine (Segformer++, equation 1).
+
+    Only the destinations are normalised before the product: a token's own length changes none of
+    its comparisons, and divides its best score afterwards.
+
+    Args:
+        x: Tokens ``(B, N, C)``.
+        destinations: ``(B, D, C)``, D at least 1.
+        absent: ``(B, D)`` bool, destinations that are none; their cosine counts as -inf.
+
+    Returns:
+        The cosine ``(B, N)`` in fp32 at least and the index ``(B, N)`` of the best destination.
+    """
+    batch, tokens, _ = x.shape
+    targets = F.normalize(destinations, dim=-1, eps=EPSILON).to(x.dtype).transpose(1, 2)
+    step = max(1, MAX_SCORES // max(1, batch * targets.shape[2]))
+    best = [_best_score(part, targets, absent) for part in x.split(step, dim=1)]
+    score = torch.cat([values for values, _ in best], dim=1) if len(best) > 1 else best[0][0]
+    index = torch.cat([indices for _, indices in best], dim=1) if len(best) > 1 else best[0][1]
+    precision = torch.promote_types(x.dtype, torch.float32)
+    length = torch.linalg.vector_norm(x, dim=-1, dtype=precision).clamp(min=EPSILON)
+    return score.to(precision) / length, index
+
+
+def _best_score(x: Tensor, targets: Tensor, absent: Tensor | None) -> tuple[Tensor, Tensor]:
+    scores = x @ targets  # (B, N, D)
+    if absent is not None:
+        scores = scores.masked_fill(absent[:, None], -torch.inf)
+    best = scores.max(dim=-1)
+    return best.values, best.indices

@@ -1,0 +1,234 @@
+"""MiT++: SegFormer's encoder with tokens merged around attention (Segformer++, section III-C)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_activation_layer, build_norm_layer
+from mmengine.model import BaseModule, ModuleList
+from mmengine.model.weight_init import constant_init, normal_init, trunc_normal_init
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ...layers import DropPath, EfficientAttention, MixFFN, OverlapPatchEmbed
+from ...layers.layout import to_map
+from ...merging import StageMerging, read_merging
+from ...merging.arch import MIT_ARCHS, MiTArch, read_arch
+from ...merging.settings import MergingConfig
+from ...registry import MODELS
+
+DOWNSAMPLE_MODES = ("bilinear", "nearest")
+
+
+class MiTBlock(nn.Module):
+    """One encoder layer: attention with merging, then MixFFN, each on a norm and a residual.
+
+    Args:
+        embed_dims: Channels C.
+        num_heads: Heads.
+        mlp_ratio: Hidden channels of the MixFFN over C.
+        sr_ratio: Spatial reduction R of keys and values.
+        merging: What the attention merges.
+        qkv_bias: Whether the attention's projections have a bias.
+        drop: Dropout after attention and in the MixFFN.
+        attn_drop: Dropout of the attention weights.
+        drop_path: Stochastic depth of both branches.
+        norm_cfg: mmcv's config of the norms.
+        act_cfg: mmcv's config of the MixFFN's activation.
+        fused: See :func:`mmtokmerge.layers.attend`.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        mlp_ratio: int,
+        sr_ratio: int,
+        merging: StageMerging,
+        qkv_bias: bool,
+        drop: float,
+        attn_drop: float,
+        drop_path: float,
+        norm_cfg: Mapping[str, Any],
+        act_cfg: Mapping[str, Any],
+        fused: bool,
+    ) -> None:
+        super().__init__()
+        self.norm1 = _norm(norm_cfg, embed_dims)
+        self.attn = EfficientAttention(
+            embed_dims,
+            num_heads,
+            sr_ratio,
+            merging,
+            qkv_bias,
+            attn_drop,
+            lambda channels: _norm(norm_cfg, channels),
+            fused,
+        )
+        self.norm2 = _norm(norm_cfg, embed_dims)
+        self.ffn = MixFFN(
+            embed_dims, mlp_ratio * embed_dims, build_activation_layer(dict(act_cfg)), drop
+        )
+        self.drop = nn.Dropout(drop)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Map tokens ``(B, h*w, C)`` of the grid ``hw`` to ``(B, h*w, C)``."""
+        x = x + self.drop_path(self.drop(self.attn(self.norm1(x), hw)))
+        return x + self.drop_path(self.ffn(self.norm2(x), hw))
+
+
+@MODELS.register_module()
+class MiTPlusPlus(BaseModule):
+    """Mix Vision Transformer with token merging; one class for segmentation and pose.
+
+    The state dict is that of mmseg's ``MixVisionTransformer``, so its published weights load as
+    they are, and with ``merging='none'`` the features are the same.
+
+    Args:
+        arch: 'b0' to 'b5', or a dict of :class:`mmtokmerge.merging.arch.MiTArch`'s fields.
+        merging: A preset, 'none', 'hq', 'fast' or 'n2d' (Segformer++, table I), or four stage dicts
+            with keys ``r_q``, ``r_kv`` (fraction of tokens merged away), ``q_mode``, ``kv_mode``
+            ('bsm', 'n1d', 'n2d'), ``q_stride``, ``kv_stride`` (an int or (h, w)) and
+            ``proportional``.
+        proportional: Sets ``proportional`` in every stage that merges keys: merged keys weigh by
+            the log of their size in the softmax. None leaves it as the stages say.
+        downsample: 2 halves the image first, the baseline of table II; 1 does not.
+        downsample_mode: 'bilinear' (anti-aliased) or 'nearest' (decimation, as the paper's authors).
+        in_channels: Channels of the image.
+        out_indices: Stages, counted from 0, whose maps are returned.
+        drop_rate: Dropout after attention and in the MixFFN.
+        attn_drop_rate: Dropout of the attention weights.
+        drop_path_rate: Stochastic depth of the last layer; grows linearly from 0.
+        norm_cfg: mmcv's config of the norms.
+        act_cfg: mmcv's config of the MixFFN's activation.
+        fused_attention: Use torch's fused attention kernels; False spells the softmax out.
+        with_cp: Recompute each layer in the backward pass to save memory.
+        init_cfg: MMEngine's initialisation, a pretrained checkpoint for example.
+
+    Raises:
+        TypeError: If a setting has the wrong type.
+        ValueError: If a setting is unknown, out of range or would do nothing.
+    """
+
+    def __init__(
+        self,
+        arch: str | Mapping[str, Any] = "b0",
+        merging: MergingConfig = "none",
+        proportional: bool | None = None,
+        downsample: int = 1,
+        downsample_mode: str = "bilinear",
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        norm_cfg: Mapping[str, Any] | None = None,
+        act_cfg: Mapping[str, Any] | None = None,
+        fused_attention: bool = True,
+        with_cp: bool = False,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.arch: MiTArch = read_arch(arch)
+        self.merging = read_merging(merging, proportional)
+        if downsample not in (1, 2):
+            raise ValueError(f"downsample must be 1 or 2, got {downsample!r}")
+        if downsample_mode not in DOWNSAMPLE_MODES:
+            raise ValueError(
+                f"downsample_mode={downsample_mode!r} is unknown, allowed are "
+                f"{' and '.join(map(repr, DOWNSAMPLE_MODES))}"
+            )
+        for index in out_indices:
+            if index not in range(4):
+                raise ValueError(f"out_indices must be from 0 to 3, got {tuple(out_indices)}")
+        self.downsample = downsample
+        self.downsample_mode = downsample_mode
+        self.out_indices = tuple(out_indices)
+        self.with_cp = with_cp
+        norm_cfg = norm_cfg if norm_cfg is not None else dict(type="LN", eps=1e-6)
+        act_cfg = act_cfg if act_cfg is not None else dict(type="GELU")
+
+        arch = self.arch
+        rates = torch.linspace(0, drop_path_rate, sum(arch.num_layers), device="cpu").tolist()
+        self.layers = ModuleList()
+        for stage, channels in enumerate(arch.channels):
+            embed = OverlapPatchEmbed(
+                in_channels,
+                channels,
+                arch.patch_sizes[stage],
+                arch.strides[stage],
+                lambda dims: _norm(norm_cfg, dims),
+            )
+            blocks = ModuleList(
+                MiTBlock(
+                    channels,
+                    arch.num_heads[stage],
+                    arch.mlp_ratio,
+                    arch.sr_ratios[stage],
+                    self.merging[stage],
+                    arch.qkv_bias,
+                    drop_rate,
+                    attn_drop_rate,
+                    rates.pop(0),
+                    norm_cfg,
+                    act_cfg,
+                    fused_attention,
+                )
+                for _ in range(arch.num_layers[stage])
+            )
+            self.layers.append(ModuleList([embed, blocks, _norm(norm_cfg, channels)]))
+            in_channels = channels
+
+    def init_weights(self) -> None:
+        """Initialise as mmseg's ``MixVisionTransformer`` does, or from ``init_cfg``."""
+        if self.init_cfg is not None:
+            super().init_weights()
+            return
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                trunc_normal_init(module, std=0.02, bias=0.0)
+            elif isinstance(module, nn.LayerNorm):
+                constant_init(module, val=1.0, bias=0.0)
+            elif isinstance(module, nn.Conv2d):
+                fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+                normal_init(module, mean=0, std=math.sqrt(2.0 / fan_out), bias=0)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Encode images ``(B, 3, H, W)`` of any size.
+
+        Returns:
+            For each of ``out_indices`` a channels-last map ``(B, C, ceil(H / s), ceil(W / s))``, with
+            strides s of 4, 8, 16, 32, twice that with ``downsample=2``.
+        """
+        x = self._halve(x) if self.downsample == 2 else x
+        x = x.contiguous(memory_format=torch.channels_last)
+        outs = []
+        for stage, (embed, blocks, norm) in enumerate(self.layers):
+            tokens, hw = embed(x)
+            for block in blocks:
+                if self.with_cp and tokens.requires_grad:
+                    tokens = checkpoint(block, tokens, hw, use_reentrant=False)
+                else:
+                    tokens = block(tokens, hw)
+            x = to_map(norm(tokens), hw)
+            if stage in self.out_indices:
+                outs.append(x)
+        return outs
+
+    def _halve(self, x: Tensor) -> Tensor:
+        if self.downsample_mode == "nearest":
+            return x[:, :, ::2, ::2]
+        size = [-(-side // 2) for side in x.shape[2:]]
+        return F.interpolate(x, size, mode="bilinear", antialias=True)
+
+
+def _norm(cfg: Mapping[str, Any], channels: int) -> nn.Module:
+    return build_norm_layer(dict(cfg), channels)[1]
+
+
+__all__ = ["MIT_ARCHS", "MiTPlusPlus"]

@@ -1,4 +1,4 @@
-"""The one error that a person can act on."""
+"""The errors that a person can act on: one sentence, without a traceback on the command line."""
 
 from __future__ import annotations
 
@@ -8,3 +8,7 @@ class InputError(ValueError):
 
     The command-line tools print the sentence alone, without a traceback, and exit with status 1.
     """
+
+
+class InputTypeError(InputError, TypeError):
+    """Bad input of the wrong type; also a :class:`TypeError`."""

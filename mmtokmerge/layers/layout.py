@@ -1,4 +1,4 @@
-"""Tokens and maps are one memory: ``(B, N, C)`` tokens are an ``(B, C, h, w)`` channels-last map."""
+"""Tokens ``(B, N, C)`` and a channels-last map ``(B, C, h, w)`` are one memory."""
 
 from __future__ import annotations
 

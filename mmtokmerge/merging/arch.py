@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ..errors import InputError, InputTypeError
+
 
 @dataclass(frozen=True)
 class MiTArch:
@@ -38,10 +40,12 @@ class MiTArch:
 
     def grids(self, height: int, width: int) -> list[tuple[int, int]]:
         """The token grid ``(h, w)`` of each stage for an image of ``height`` x ``width`` pixels."""
-        grids, hw = [], (height, width)
+        grids = []
         for kernel, stride in zip(self.patch_sizes, self.strides):
-            hw = tuple((side + 2 * (kernel // 2) - kernel) // stride + 1 for side in hw)
-            grids.append(hw)
+            padding = 2 * (kernel // 2)
+            height = (height + padding - kernel) // stride + 1
+            width = (width + padding - kernel) // stride + 1
+            grids.append((height, width))
         return grids
 
     def reduced(self, stage: int, hw: tuple[int, int]) -> tuple[int, int]:
@@ -69,18 +73,21 @@ def read_arch(arch: str | Mapping[str, Any]) -> MiTArch:
     """
     if isinstance(arch, str):
         if arch.lower() not in MIT_ARCHS:
-            raise ValueError(f"arch={arch!r} is unknown, allowed are {', '.join(MIT_ARCHS)}")
+            raise InputError(f"arch={arch!r} is unknown, allowed are {', '.join(MIT_ARCHS)}")
         return MIT_ARCHS[arch.lower()]
     if not isinstance(arch, Mapping):
-        raise TypeError(f"arch must be a name or a dict, got {arch!r}")
+        raise InputTypeError(f"arch must be a name or a dict, got {arch!r}")
     allowed = {field.name for field in fields(MiTArch)}
     for key in arch:
         if key not in allowed:
-            raise ValueError(f"arch: unknown key {key!r}, allowed are {', '.join(sorted(allowed))}")
+            raise InputError(f"arch: unknown key {key!r}, allowed are {', '.join(sorted(allowed))}")
     for key in ("embed_dims", "num_layers"):
         if key not in arch:
-            raise ValueError(f"arch: {key!r} is missing, a dict needs embed_dims and num_layers")
-    values = {key: tuple(v) if isinstance(v, (list, tuple)) else v for key, v in arch.items()}
+            raise InputError(f"arch: {key!r} is missing, a dict needs embed_dims and num_layers")
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, (list, tuple)) else value
+        for key, value in arch.items()
+    }
     for key, value in values.items():
         _check_field(key, value)
     return MiTArch(**values)
@@ -89,13 +96,13 @@ def read_arch(arch: str | Mapping[str, Any]) -> MiTArch:
 def _check_field(key: str, value: Any) -> None:
     if key == "qkv_bias":
         if not isinstance(value, bool):
-            raise TypeError(f"arch: qkv_bias must be True or False, got {value!r}")
+            raise InputTypeError(f"arch: qkv_bias must be True or False, got {value!r}")
         return
     numbers = value if isinstance(value, tuple) else (value,)
     if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in numbers):
-        raise TypeError(f"arch: {key} must hold whole numbers from 1 up, got {value!r}")
+        raise InputTypeError(f"arch: {key} must hold whole numbers from 1 up, got {value!r}")
     if (key in ("embed_dims", "mlp_ratio")) == isinstance(value, tuple):
         wanted = "one number" if isinstance(value, tuple) else "four numbers"
-        raise TypeError(f"arch: {key} must be {wanted}, got {value!r}")
+        raise InputTypeError(f"arch: {key} must be {wanted}, got {value!r}")
     if isinstance(value, tuple) and len(value) != 4:
-        raise ValueError(f"arch: {key} must have four stages, got {len(value)}: {value!r}")
+        raise InputError(f"arch: {key} must have four stages, got {len(value)}: {value!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..errors import InputError, InputTypeError
 from .assignment import TokenAssignment
 from .grid import clip, destinations, pair
 from .similarity import most_similar
@@ -15,7 +16,7 @@ def bipartite_matching(
     hw: tuple[int, int] | None = None,
     *,
     rate: float | None = None,
-    stride: int | tuple[int, int] = (2, 2),
+    stride: int | tuple[int, int] | None = None,
     threshold: float | Tensor | None = None,
     sizes: Tensor | None = None,
 ) -> TokenAssignment:
@@ -28,15 +29,15 @@ def bipartite_matching(
 
     By threshold (ALGM, global merging): tokens at positions 1, 3, 5, ... are sources, the others
     destinations; a source merges into its most similar destination if their cosine is strictly
-    greater than ``threshold``. Images keep their own numbers of groups, padded to the largest of the
-    batch; groups keep the order of their first token.
+    greater than ``threshold``. Images keep their own numbers of groups, padded to the largest of
+    the batch; groups keep the order of their first token.
 
     Args:
         x: Tokens ``(B, N, C)`` whose cosine decides.
         hw: The grid ``(h, w)`` of the tokens, ``N = h * w``; with ``rate`` only.
         rate: Fraction of tokens removed, ``0 <= rate <= 1 - 1 / (sy * sx)``.
-        stride: Destination cells ``(sy, sx)`` in tokens; with ``rate`` only. A grid side shorter
-            than the stride takes the side as stride.
+        stride: Destination cells ``(sy, sx)`` in tokens, (2, 2) if None; with ``rate`` only. A
+            grid side shorter than the stride takes the side as stride.
         threshold: Cosine above which sources merge.
         sizes: ``(B, N)`` tokens that each row stands for; rows of size 0 take no part. With
             ``threshold`` only.
@@ -45,25 +46,26 @@ def bipartite_matching(
         ValueError: If both or none of rate and threshold are given, the grid does not hold N
             tokens, or the stride cannot reach the rate.
     """
-    if (rate is None) == (threshold is None):
-        raise ValueError("bipartite_matching takes either rate= or threshold=, one of them")
+    if rate is not None and threshold is not None:
+        raise ValueError("bipartite_matching takes rate= or threshold=, not both")
     if x.dim() != 3 or x.shape[1] < 1:
         raise ValueError(f"bipartite_matching takes tokens (B, N, C), got {tuple(x.shape)}")
     with torch.no_grad():
-        if rate is None:
-            if hw is not None:
-                raise ValueError("matching by threshold runs along the sequence and takes no hw")
+        if threshold is not None:
+            if hw is not None or stride is not None:
+                raise ValueError("matching by threshold runs along the sequence: no hw, no stride")
             return _by_threshold(x, threshold, sizes)
+        if rate is None:
+            raise ValueError("bipartite_matching needs rate= or threshold=")
         if sizes is not None:
             raise ValueError("matching by rate takes no sizes; they go with threshold")
         if hw is None or hw[0] * hw[1] != x.shape[1]:
             raise ValueError(f"matching by rate needs the grid of {x.shape[1]} tokens, got hw={hw}")
-        return _by_rate(x, (hw[0], hw[1]), rate, check_rate(rate, stride))
+        cell = check_rate(rate, (2, 2) if stride is None else stride)
+        return _by_rate(x, (hw[0], hw[1]), rate, cell)
 
 
-def check_rate(
-    rate: float, stride: int | tuple[int, int], name: str = "rate"
-) -> tuple[int, int]:
+def check_rate(rate: float, stride: int | tuple[int, int], name: str = "rate") -> tuple[int, int]:
     """Return the stride as ``(sy, sx)`` if its cells can reach the rate.
 
     Raises:
@@ -72,10 +74,10 @@ def check_rate(
     """
     sy, sx = pair(stride, "stride")
     if isinstance(rate, bool) or not isinstance(rate, (int, float)):
-        raise TypeError(f"{name} must be a number, got {rate!r}")
+        raise InputTypeError(f"{name} must be a number, got {rate!r}")
     reach = 1 - 1 / (sy * sx)
     if not 0 <= rate <= reach:
-        raise ValueError(
+        raise InputError(
             f"{name}={rate} cannot be reached: one token of each {sy}x{sx} cell stays, "
             f"so stride ({sy}, {sx}) allows 0 <= {name} <= {reach:.4g}"
         )
@@ -83,7 +85,7 @@ def check_rate(
 
 
 def merged_tokens(hw: tuple[int, int], rate: float, stride: tuple[int, int]) -> int:
-    """How many tokens of a grid matching by ``rate`` removes: int(N * rate), at most the sources."""
+    """Tokens of a grid that matching by ``rate`` removes: int(N * rate), at most the sources."""
     sy, sx = clip(stride, hw)
     tokens = hw[0] * hw[1]
     return min(int(tokens * rate), tokens - (hw[0] // sy) * (hw[1] // sx))
@@ -98,7 +100,7 @@ def _by_rate(
     (h, w), (sy, sx) = hw, clip(stride, hw)
     rows, columns = h // sy, w // sx
     num_targets = rows * columns
-    grid = x.unflatten(1, (h, w))  # (B, h, w, C)
+    grid = x.reshape(x.shape[0], h, w, -1)  # (B, h, w, C)
     targets = grid[:, : rows * sy : sy, : columns * sx : sx].flatten(1, 2)  # (B, D, C)
     similarity, best = most_similar(x, targets)  # (B, N)
 
@@ -111,9 +113,7 @@ def _by_rate(
     return TokenAssignment.from_groups(torch.where(joined, best, alone), x.shape[1] - removed)
 
 
-def _by_threshold(
-    x: Tensor, threshold: float | Tensor | None, sizes: Tensor | None
-) -> TokenAssignment:
+def _by_threshold(x: Tensor, threshold: float | Tensor, sizes: Tensor | None) -> TokenAssignment:
     batch, tokens, _ = x.shape
     position = torch.arange(tokens, device=x.device).expand(batch, -1)  # (B, N)
     present = torch.ones_like(position, dtype=torch.bool) if sizes is None else sizes > 0

@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from ..errors import InputError, InputTypeError
+
 T = TypeVar("T")
 
 
@@ -25,9 +27,9 @@ def pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
         or len(sides) != 2
         or any(isinstance(side, bool) or not isinstance(side, int) for side in sides)
     ):
-        raise TypeError(f"{name} must be an int or (h, w), got {value!r}")
+        raise InputTypeError(f"{name} must be an int or (h, w), got {value!r}")
     if min(sides) < 1:
-        raise ValueError(f"{name} must be at least 1 on each side, got {value!r}")
+        raise InputError(f"{name} must be at least 1 on each side, got {value!r}")
     return sides[0], sides[1]
 
 
@@ -37,7 +39,7 @@ def clip(stride: tuple[int, int], hw: tuple[int, int]) -> tuple[int, int]:
 
 
 def constant_of_grid(make: Callable[..., T]) -> Callable[..., T]:
-    """Cache a function of a grid, but never tensors that belong to a tracer or to inference mode."""
+    """Cache a function of a grid, but never tensors of a tracer or of inference mode."""
 
     @lru_cache(maxsize=256)
     def cached(*args: object) -> T:
@@ -62,9 +64,9 @@ def destinations(hw: tuple[int, int], stride: tuple[int, int], device: torch.dev
     (h, w), (sy, sx) = hw, stride
     rows, columns = h // sy, w // sx
     index = torch.full((h, w), -1, device=device)
-    index[: rows * sy : sy, : columns * sx : sx] = torch.arange(
-        rows * columns, device=device
-    ).view(rows, columns)
+    index[: rows * sy : sy, : columns * sx : sx] = torch.arange(rows * columns, device=device).view(
+        rows, columns
+    )
     return index.view(-1)
 
 

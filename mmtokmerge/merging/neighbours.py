@@ -28,7 +28,10 @@ class CellAssignment(TokenAssignment):
         if sizes is not None:
             return super().merge(x, sizes)
         self._check(x, self.num_tokens, "merge")
-        grid = x.unflatten(1, self.hw).permute(0, 3, 1, 2)  # (B, C, h, w), channels last
+        batch, channels = x.shape[0], x.shape[2]
+        grid = x.reshape(batch, *self.hw, channels).permute(
+            0, 3, 1, 2
+        )  # (B, C, h, w), channels last
         pooled = F.avg_pool2d(
             grid, self.kernel, self.kernel, ceil_mode=True, count_include_pad=False
         )
@@ -57,8 +60,8 @@ def neighbour_pooling(
     Args:
         hw: The grid ``(h, w)`` of the tokens.
         kernel: Cell in tokens, an int for both sides or ``(h, w)``. Cells at the right and bottom
-            edge are smaller where it does not divide the grid; a side shorter than the kernel is one
-            cell.
+            edge are smaller where it does not divide the grid; a side shorter than the kernel is
+            one cell.
         device: Where the assignment lives, the default device if None.
 
     Returns:

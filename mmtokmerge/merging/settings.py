@@ -1,17 +1,20 @@
-"""What a stage of MiT++ merges: the settings that a config names, checked when the model is built."""
+"""What a stage of MiT++ merges: the settings of a config, checked when the model is built."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any, TypeVar, Union
 
 from torch import Tensor
 
+from ..errors import InputError, InputTypeError
 from .assignment import TokenAssignment
 from .bipartite import bipartite_matching, check_rate, merged_tokens
 from .grid import clip, pair
 from .neighbours import neighbour_pooling
+
+T = TypeVar("T")
 
 MODES = ("bsm", "n1d", "n2d")
 KEYS = ("r_q", "r_kv", "q_mode", "kv_mode", "q_stride", "kv_stride", "proportional")
@@ -102,88 +105,92 @@ def read_merging(merging: MergingConfig, proportional: bool | None = None) -> li
     """
     if isinstance(merging, str):
         if merging not in PRESETS:
-            raise ValueError(
+            raise InputError(
                 f"merging={merging!r} is no preset: take one of {', '.join(map(repr, PRESETS))} "
                 "or a list of four stage dicts"
             )
         merging = PRESETS[merging]
     if isinstance(merging, Mapping) or not isinstance(merging, Sequence):
-        raise TypeError(f"merging must be a preset's name or four stage dicts, got {merging!r}")
+        raise InputTypeError(
+            f"merging must be a preset's name or four stage dicts, got {merging!r}"
+        )
     if len(merging) != 4:
-        raise ValueError(f"merging must have four stage dicts, got {len(merging)}")
-    stages = [_read_stage(stage, number) for number, stage in enumerate(merging, 1)]
+        raise InputError(f"merging must have four stage dicts, got {len(merging)}")
+    stages = [_read_stage(stage, f"merging, stage {i}") for i, stage in enumerate(merging, 1)]
     if proportional is None:
         return stages
     if not isinstance(proportional, bool):
-        raise TypeError(f"proportional must be True, False or None, got {proportional!r}")
+        raise InputTypeError(f"proportional must be True, False or None, got {proportional!r}")
     if proportional and all(stage.kv is None for stage in stages):
-        raise ValueError("proportional=True needs a stage that merges keys (r_kv or kv_mode)")
+        raise InputError("proportional=True needs a stage that merges keys (r_kv or kv_mode)")
     return [
         StageMerging(stage.q, stage.kv, proportional and stage.kv is not None) for stage in stages
     ]
 
 
-def _read_stage(stage: Mapping[str, Any], number: int) -> StageMerging:
-    where = f"merging, stage {number}"
+def _read_stage(stage: Any, where: str) -> StageMerging:
     if not isinstance(stage, Mapping):
-        raise TypeError(f"{where}: must be a dict, got {stage!r}")
+        raise InputTypeError(f"{where}: must be a dict, got {stage!r}")
     for key in stage:
         if key not in KEYS:
-            raise ValueError(f"{where}: unknown key {key!r}, allowed are {', '.join(KEYS)}")
+            raise InputError(f"{where}: unknown key {key!r}, allowed are {', '.join(KEYS)}")
     proportional = stage.get("proportional", False)
     if not isinstance(proportional, bool):
-        raise TypeError(f"{where}: proportional must be True or False, got {proportional!r}")
+        raise InputTypeError(f"{where}: proportional must be True or False, got {proportional!r}")
     q = _read_matcher(stage, "q", where)
     kv = _read_matcher(stage, "kv", where)
     if proportional and kv is None:
-        raise ValueError(f"{where}: proportional=True needs merged keys, set r_kv or kv_mode")
+        raise InputError(f"{where}: proportional=True needs merged keys, set r_kv or kv_mode")
     return StageMerging(q, kv, proportional)
 
 
 def _read_matcher(stage: Mapping[str, Any], side: str, where: str) -> Matcher | None:
     mode_key, rate_key, stride_key = f"{side}_mode", f"r_{side}", f"{side}_stride"
-    mode, rate, stride = (stage.get(key) for key in (mode_key, rate_key, stride_key))
+    mode, rate = stage.get(mode_key), stage.get(rate_key)
+    stride = stage.get(stride_key)
     if mode is None and rate is not None and mode_key not in stage:
         mode = "bsm"
     if mode is None or mode == "none":
         for key in (rate_key, stride_key):
-            if stage.get(key):
-                raise ValueError(
+            if stage.get(key) not in (None, 0):
+                raise InputError(
                     f"{where}: {key}={stage[key]!r} does nothing without {mode_key}, "
                     f"set it to one of {', '.join(map(repr, MODES))}"
                 )
         return None
+    if stride is None:
+        stride = 2
     if mode not in MODES:
-        raise ValueError(
+        raise InputError(
             f"{where}: {mode_key}={mode!r} is unknown, allowed are "
             f"{', '.join(map(repr, MODES))} and None"
         )
     if mode == "bsm":
         if rate is None:
-            raise ValueError(f"{where}: {mode_key}='bsm' needs {rate_key}")
-        reached = _located(where, lambda: check_rate(rate, stride or 2, rate_key))
+            raise InputError(f"{where}: {mode_key}='bsm' needs {rate_key}")
+        reached = _located(where, lambda: check_rate(rate, stride, rate_key))
         return Matcher(mode, reached, float(rate)) if rate > 0 else None
     if rate is not None:
-        raise ValueError(
+        raise InputError(
             f"{where}: {rate_key}={rate!r} does nothing with {mode_key}={mode!r}, "
             f"whose rate is fixed by {stride_key}"
         )
-    return Matcher(mode, _located(where, lambda: _cell(mode, stride or 2, stride_key)))
+    return Matcher(mode, _located(where, lambda: _cell(mode, stride, stride_key)))
 
 
 def _cell(mode: str, stride: int | tuple[int, int], key: str) -> tuple[int, int]:
     if mode == "n1d":
         if isinstance(stride, int):
             stride = (1, stride)
-        elif stride[0] != 1:
-            raise ValueError(f"{key}={stride!r}: 'n1d' takes an int or (1, k), a run of k tokens")
+        elif pair(stride, key)[0] != 1:
+            raise InputError(f"{key}={stride!r}: 'n1d' takes an int or (1, k), a run of k tokens")
     cell = pair(stride, key)
     if cell == (1, 1):
-        raise ValueError(f"{key}={stride!r} merges nothing, take at least 2 tokens")
+        raise InputError(f"{key}={stride!r} merges nothing, take at least 2 tokens")
     return cell
 
 
-def _located(where: str, read: Any) -> Any:
+def _located(where: str, read: Callable[[], T]) -> T:
     """Run ``read`` and put the place in the config before its error."""
     try:
         return read()

@@ -30,7 +30,7 @@ def most_similar(
     batch, tokens, _ = x.shape
     targets = F.normalize(destinations, dim=-1, eps=EPSILON).to(x.dtype).transpose(1, 2)
     step = max(1, MAX_SCORES // max(1, batch * targets.shape[2]))
-    best = [_best_score(part, targets, absent) for part in x.split(step, dim=1)]
+    best = [_best_score(part, targets, absent) for part in torch.split(x, step, dim=1)]
     score = torch.cat([values for values, _ in best], dim=1) if len(best) > 1 else best[0][0]
     index = torch.cat([indices for _, indices in best], dim=1) if len(best) > 1 else best[0][1]
     precision = torch.promote_types(x.dtype, torch.float32)

@@ -14,6 +14,7 @@ from mmengine.model.weight_init import constant_init, normal_init, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ...errors import InputError
 from ...layers import DropPath, EfficientAttention, MixFFN, OverlapPatchEmbed
 from ...layers.layout import to_map
 from ...merging import StageMerging, read_merging
@@ -98,7 +99,8 @@ class MiTPlusPlus(BaseModule):
         proportional: Sets ``proportional`` in every stage that merges keys: merged keys weigh by
             the log of their size in the softmax. None leaves it as the stages say.
         downsample: 2 halves the image first, the baseline of table II; 1 does not.
-        downsample_mode: 'bilinear' (anti-aliased) or 'nearest' (decimation, as the paper's authors).
+        downsample_mode: 'bilinear' (anti-aliased) or 'nearest' (decimation, as the paper's
+            authors).
         in_channels: Channels of the image.
         out_indices: Stages, counted from 0, whose maps are returned.
         drop_rate: Dropout after attention and in the MixFFN.
@@ -137,15 +139,15 @@ class MiTPlusPlus(BaseModule):
         self.arch: MiTArch = read_arch(arch)
         self.merging = read_merging(merging, proportional)
         if downsample not in (1, 2):
-            raise ValueError(f"downsample must be 1 or 2, got {downsample!r}")
+            raise InputError(f"downsample must be 1 or 2, got {downsample!r}")
         if downsample_mode not in DOWNSAMPLE_MODES:
-            raise ValueError(
+            raise InputError(
                 f"downsample_mode={downsample_mode!r} is unknown, allowed are "
                 f"{' and '.join(map(repr, DOWNSAMPLE_MODES))}"
             )
         for index in out_indices:
             if index not in range(4):
-                raise ValueError(f"out_indices must be from 0 to 3, got {tuple(out_indices)}")
+                raise InputError(f"out_indices must be from 0 to 3, got {tuple(out_indices)}")
         self.downsample = downsample
         self.downsample_mode = downsample_mode
         self.out_indices = tuple(out_indices)
@@ -202,8 +204,8 @@ class MiTPlusPlus(BaseModule):
         """Encode images ``(B, 3, H, W)`` of any size.
 
         Returns:
-            For each of ``out_indices`` a channels-last map ``(B, C, ceil(H / s), ceil(W / s))``, with
-            strides s of 4, 8, 16, 32, twice that with ``downsample=2``.
+            For each of ``out_indices`` a channels-last map ``(B, C, ceil(H / s), ceil(W / s))``,
+            with strides s of 4, 8, 16, 32, twice that with ``downsample=2``.
         """
         x = self._halve(x) if self.downsample == 2 else x
         x = x.contiguous(memory_format=torch.channels_last)

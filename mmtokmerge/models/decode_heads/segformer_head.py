@@ -9,6 +9,7 @@ from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import SegformerHead as StockSegformerHead
 from torch import Tensor, nn
 
+from ...errors import InputError
 from ...registry import MODELS
 from ..fusion import fuse_scales
 
@@ -23,8 +24,8 @@ class SegformerHead(StockSegformerHead):
 
     Args:
         projection: What maps each scale to ``channels``: 'conv', a 1x1 convolution with norm and
-            activation as in mmseg, or 'linear', a 1x1 convolution with bias alone as in the original
-            SegFormer, whose published weights need it.
+            activation as in mmseg, or 'linear', a 1x1 convolution with bias alone as in the
+            original SegFormer, whose published weights need it.
         interpolate_mode: 'bilinear' or 'nearest'.
         **kwargs: Of mmseg's ``BaseDecodeHead``.
 
@@ -36,7 +37,7 @@ class SegformerHead(StockSegformerHead):
         self, projection: str = "conv", interpolate_mode: str = "bilinear", **kwargs: Any
     ) -> None:
         if projection not in PROJECTIONS:
-            raise ValueError(
+            raise InputError(
                 f"projection={projection!r} is unknown, allowed are "
                 f"{' and '.join(map(repr, PROJECTIONS))}"
             )

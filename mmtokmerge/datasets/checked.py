@@ -1,0 +1,89 @@
+"""MMSegmentation's datasets, checked when they are built: every image has its label."""
+
+from __future__ import annotations
+
+import os.path as osp
+
+import mmengine.fileio as fileio
+from mmseg.datasets import ADE20KDataset as MMSegADE20K
+from mmseg.datasets import BaseSegDataset
+from mmseg.datasets import CityscapesDataset as MMSegCityscapes
+
+from mmtokmerge.errors import InputError
+from mmtokmerge.registry import DATASETS
+
+
+class CheckedFiles(BaseSegDataset):
+    """A mixin for mmseg datasets: one listing per folder, then one sentence on what is missing.
+
+    Stands before the dataset class in the bases. Also puts ``num_classes``, the number of ids that
+    the label files use, into each sample for :class:`LoadSegAnnotations`.
+
+    Raises:
+        InputError: When the dataset is built: ``data_root``, a folder or ``ann_file`` does not
+            exist, no image is found, or an image or label lacks its counterpart.
+    """
+
+    label_hint = ""
+    """How to make label files that are missing, said after the error's first half."""
+
+    def load_data_list(self) -> list[dict]:
+        """List the samples as mmseg does, after checking the folders and before anybody reads."""
+        name = type(self).__name__
+        img_dir, ann_dir = (self.data_prefix.get(k) for k in ("img_path", "seg_map_path"))
+        self._check_folder("data_root", self.data_root)
+        self._check_folder("data_prefix.img_path", img_dir)
+        self._check_folder("data_prefix.seg_map_path", ann_dir)
+        if self.ann_file and not fileio.exists(self.ann_file, backend_args=self.backend_args):
+            raise InputError(f"{name}: ann_file {self.ann_file} does not exist")
+        samples = super().load_data_list()
+        if not samples:
+            where = self.ann_file or f"{img_dir} with suffix {self.img_suffix!r}"
+            raise InputError(f"{name}: no images found in {where}")
+        self._check_pairs(samples, img_dir, ann_dir)
+        num_classes = len(self.METAINFO.get("classes") or self._metainfo["classes"])
+        return [dict(sample, num_classes=num_classes) for sample in samples]
+
+    def _check_folder(self, key: str, folder: str | None) -> None:
+        if folder and not fileio.isdir(folder, backend_args=self.backend_args):
+            raise InputError(f"{type(self).__name__}: {key} {folder} is not an existing folder")
+
+    def _check_pairs(self, samples: list[dict], img_dir: str, ann_dir: str | None) -> None:
+        images = {s["img_path"] for s in samples}
+        if self.ann_file:
+            self._refuse(images - self._listing(img_dir, self.img_suffix), "image", "")
+        if not ann_dir:
+            return
+        labels = {s["seg_map_path"] for s in samples}
+        present = self._listing(ann_dir, self.seg_map_suffix)
+        self._refuse(labels - present, "label", self.label_hint)
+        if not self.ann_file:
+            ends = len(self.seg_map_suffix)
+            orphans = {osp.relpath(p, ann_dir)[:-ends] for p in present - labels}
+            self._refuse({osp.join(img_dir, o + self.img_suffix) for o in orphans}, "image", "")
+
+    def _listing(self, folder: str, suffix: str) -> set[str]:
+        names = fileio.list_dir_or_file(
+            folder, list_dir=False, suffix=suffix, recursive=True, backend_args=self.backend_args
+        )
+        return {osp.join(folder, name) for name in names}
+
+    def _refuse(self, missing: set[str], what: str, hint: str) -> None:
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise InputError(
+                f"{type(self).__name__}: {what} {min(missing)}{more} does not exist, though its "
+                f"{'image' if what == 'label' else 'label or list entry'} does{hint}"
+            )
+
+
+@DATASETS.register_module()
+class CityscapesDataset(CheckedFiles, MMSegCityscapes):
+    """mmseg's Cityscapes (19 train ids), checked when it is built."""
+
+    label_hint = "; `csCreateTrainIdLabelImgs` of the package cityscapesscripts makes these files"
+
+
+@DATASETS.register_module()
+class ADE20KDataset(CheckedFiles, MMSegADE20K):
+    """mmseg's ADE20K (150 classes, label 0 ignored), checked when it is built."""

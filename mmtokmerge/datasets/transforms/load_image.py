@@ -1,0 +1,52 @@
+"""Loading an image, or one sentence that names the file."""
+
+from __future__ import annotations
+
+import numpy as np
+from mmcv.transforms import LoadImageFromFile
+
+from mmtokmerge.datasets.transforms.files import read_image
+from mmtokmerge.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class LoadImage(LoadImageFromFile):
+    """mmcv's ``LoadImageFromFile`` that refuses a missing, cut-off or unreadable file.
+
+    Adds ``img`` ``(H, W, 3)`` in BGR, ``img_shape`` and ``ori_shape`` ``(H, W)`` to the results.
+
+    Args:
+        to_float32: Give float32 pixels instead of uint8.
+        color_type: mmcv's flag, ``"color"``, ``"grayscale"`` or ``"unchanged"``.
+        imdecode_backend: mmcv's decoding backend.
+        backend_args: Arguments of mmengine's file backend.
+
+    Raises:
+        InputError: When called, naming the file that could not be read.
+    """
+
+    def __init__(
+        self,
+        to_float32: bool = False,
+        color_type: str = "color",
+        imdecode_backend: str = "cv2",
+        backend_args: dict | None = None,
+    ) -> None:
+        super().__init__(
+            to_float32=to_float32,
+            color_type=color_type,
+            imdecode_backend=imdecode_backend,
+            backend_args=backend_args,
+        )
+
+    def transform(self, results: dict) -> dict:
+        """Load ``results['img_path']``."""
+        image = read_image(
+            results["img_path"], "image", self.color_type, self.imdecode_backend, self.backend_args
+        )
+        if self.to_float32:
+            image = image.astype(np.float32)
+        results["img"] = image
+        results["img_shape"] = image.shape[:2]
+        results["ori_shape"] = image.shape[:2]
+        return results

@@ -1,0 +1,12 @@
+"""Registered metrics; those for segmentation need MMSegmentation."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+__all__: list[str] = []
+
+if find_spec("mmseg") is not None:
+    from mmtokmerge.evaluation.small_class_iou import SmallClassIoUMetric
+
+    __all__ += ["SmallClassIoUMetric"]

@@ -6,6 +6,6 @@ _base_ = [
 ]
 # From scratch on a CPU: no pretrained weights, and BatchNorm that needs no process group.
 model = dict(
-    data_preprocessor=dict(size=(256, 256)),
+    data_preprocessor=dict(size=(256, 384)),
     decode_head=dict(norm_cfg=dict(type="BN")),
 )

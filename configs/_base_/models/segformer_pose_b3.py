@@ -1,0 +1,2 @@
+_base_ = "./segformer_pose_b1.py"
+model = dict(backbone=dict(arch="b3"))

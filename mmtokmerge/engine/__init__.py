@@ -1,0 +1,21 @@
+"""Launching, resuming and checkpoints: what the train and test tools stand on."""
+
+from __future__ import annotations
+
+from mmtokmerge.engine.amp import Bf16OptimWrapper
+from mmtokmerge.engine.backend import AtomicLocalBackend
+from mmtokmerge.engine.hooks import IterSeedHook, SafeCheckpointHook, StrictLoadHook
+from mmtokmerge.engine.safe_load import load_weights_only
+from mmtokmerge.engine.seeding import SeededDataset, SeededDefaultSampler, SeededInfiniteSampler
+
+__all__ = [
+    "AtomicLocalBackend",
+    "Bf16OptimWrapper",
+    "IterSeedHook",
+    "SafeCheckpointHook",
+    "SeededDataset",
+    "SeededDefaultSampler",
+    "SeededInfiniteSampler",
+    "StrictLoadHook",
+    "load_weights_only",
+]

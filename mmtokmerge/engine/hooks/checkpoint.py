@@ -1,0 +1,73 @@
+"""Checkpoints that a kill at any moment does not lose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook
+
+from mmtokmerge.engine.backend import ATOMIC_BACKEND, AtomicLocalBackend
+from mmtokmerge.errors import InputError
+from mmtokmerge.registry import HOOKS
+
+
+class _DeferredRemoval(AtomicLocalBackend):
+    """Remembers which files to remove, and removes them when told."""
+
+    def __init__(self) -> None:
+        self.doomed: list[str] = []
+
+    def remove(self, filepath: Any) -> None:
+        self.doomed.append(str(filepath))
+
+    def flush(self, keep: set[str]) -> None:
+        for path in self.doomed:
+            if path not in keep and self.isfile(path):
+                super().remove(path)
+        self.doomed.clear()
+
+
+@HOOKS.register_module()
+class SafeCheckpointHook(CheckpointHook):
+    """mmengine's ``CheckpointHook`` for a local disk, with the same arguments.
+
+    A checkpoint takes its name only when it is whole, and an older one that ``max_keep_ckpts`` or
+    ``save_best`` replaces is removed only after the newer one is written (mmengine does it the
+    other way round).
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._local = self.backend_args is None and self.file_client_args is None
+        if self._local:
+            self.backend_args = {"backend": ATOMIC_BACKEND}
+
+    def before_train(self, runner: Any) -> None:
+        """Find the folder, and put off removals from here on."""
+        super().before_train(runner)
+        if self._local:
+            self.file_backend = _DeferredRemoval()
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Raise InputError when told to resume from a file that holds weights alone."""
+        if runner._resume and ("meta" not in checkpoint or "message_hub" not in checkpoint):
+            raise InputError(
+                f"Cannot resume from {runner._load_from}: it holds weights alone, no training "
+                "state; set load_from without resume to start a new run from these weights."
+            )
+
+    def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
+        super()._save_checkpoint_with_step(runner, step, meta)
+        self._remove_replaced()
+
+    def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
+        super()._save_best_checkpoint(runner, metrics)
+        self._remove_replaced()
+
+    def _remove_replaced(self) -> None:
+        if not self._local or not is_main_process():
+            return
+        best = [getattr(self, "best_ckpt_path", None)]
+        best += getattr(self, "best_ckpt_path_dict", {}).values()
+        self.file_backend.flush(keep={str(path) for path in [self.last_ckpt, *best] if path})

@@ -1,0 +1,133 @@
+"""From a config file and a command line to a runner."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from argparse import Namespace
+from importlib import import_module
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from mmtokmerge._mmpose_import import import_mmpose
+from mmtokmerge.engine.config import load_config
+from mmtokmerge.engine.distributed import prepare_processes
+from mmtokmerge.engine.safe_load import install as load_weights_safely
+from mmtokmerge.engine.seeding import seed_train_samples
+from mmtokmerge.errors import InputError
+
+
+def prepare(args: Namespace) -> Config:
+    """The config of a tool's run: overridden, with a work_dir, packages and processes ready."""
+    load_weights_safely()
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = os.path.join("work_dirs", Path(args.config).stem)
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        loader = cfg.get(name) or {}
+        if loader.get("num_workers") == 0 and loader.get("persistent_workers"):
+            loader["persistent_workers"] = False  # PyTorch refuses it without workers
+    import_scope(cfg.get("default_scope", "mmseg"))
+    prepare_processes(cfg)
+    return cfg
+
+
+def import_scope(scope: str) -> None:
+    """Import the package whose types a config names without prefix.
+
+    Raises:
+        InputError: The package is not installed, or cannot be imported.
+    """
+    try:
+        if scope == "mmpose":
+            import_mmpose()
+        else:
+            import_module(scope)
+    except ImportError as error:
+        raise InputError(
+            f"The config's default_scope {scope!r} cannot be imported ({error}); "
+            "python -m mmtokmerge.check says what mends it."
+        ) from error
+
+
+def prepare_training(cfg: Config, resume: bool, amp: bool) -> None:
+    """Apply ``--resume`` and ``--amp``, and make every sample's augmentation reproducible."""
+    if amp:
+        _use_amp(cfg)
+    if resume:
+        _resume_latest(cfg)
+    elif cfg.get("load_from"):
+        check_checkpoint(cfg.load_from)
+    seed_train_samples(cfg)
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The runner of the config, of its ``runner_type`` where it names one."""
+    if "runner_type" not in cfg:
+        return Runner.from_cfg(cfg)
+    from mmengine.registry import RUNNERS
+
+    return RUNNERS.build(cfg)
+
+
+def check_checkpoint(path: str) -> None:
+    """Raise InputError early where a local checkpoint is missing."""
+    if "://" not in path and not os.path.isfile(os.path.expanduser(path)):
+        raise InputError(f"There is no checkpoint at {path}.")
+
+
+def find_latest_checkpoint(work_dir: str) -> str | None:
+    """The newest whole checkpoint of a training run, or None where there is none.
+
+    The file that ``last_checkpoint`` names comes first (by its name alone where the folder was
+    moved), then the highest-numbered ``iter_*.pth`` or ``epoch_*.pth``.
+    """
+    folder = Path(work_dir)
+    note = folder / "last_checkpoint"
+    named = note.read_text(encoding="utf-8").strip() if note.is_file() else ""
+    for candidate in (Path(named), folder / Path(named).name):
+        if named and candidate.is_file():
+            return str(candidate)
+    numbered = [
+        (int(match.group(1)), str(path))
+        for path in folder.glob("*.pth")
+        if (match := re.fullmatch(r"(?:iter|epoch)_(\d+)\.pth", path.name))
+    ]
+    return max(numbered)[1] if numbered else None
+
+
+def _resume_latest(cfg: Config) -> None:
+    latest = find_latest_checkpoint(cfg.work_dir)
+    if latest is None:
+        print_log(
+            f"--resume: there is no checkpoint in {cfg.work_dir}, so training starts from the "
+            "beginning.",
+            logger="current",
+            level=logging.WARNING,
+        )
+        return
+    cfg.load_from = latest
+    cfg.resume = True
+
+
+def _use_amp(cfg: Config) -> None:
+    import torch
+
+    wrapper = cfg.get("optim_wrapper", ConfigDict())
+    kind = wrapper.get("type", "OptimWrapper")
+    if kind in ("AmpOptimWrapper", "mmtokmerge.Bf16OptimWrapper"):
+        return
+    if kind != "OptimWrapper":
+        raise InputError(f"--amp needs optim_wrapper.type 'OptimWrapper', but it is {kind!r}.")
+    if torch.cuda.is_available():
+        wrapper.type = "AmpOptimWrapper"
+        wrapper.setdefault("loss_scale", "dynamic")
+    else:
+        wrapper.type = "mmtokmerge.Bf16OptimWrapper"

@@ -1,0 +1,200 @@
+"""Convert published SegFormer weights into the layout that this project's models load."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmtokmerge.engine.cli import run_tool
+from mmtokmerge.errors import InputError
+
+if TYPE_CHECKING:
+    from mmtokmerge.models.weights import SegFormerWeights
+
+EXPLANATION = """
+sources (found by their keys; --from insists on one):
+  nvlabs   NVlabs's checkpoints: mit_b0.pth, segformer.b0.512x512.ade.160k.pth
+  hf       Hugging Face's: model.safetensors, pytorch_model.bin, or the folder that holds one
+  mmseg    MMSegmentation's; they load as they are, this cuts the backbone out of one
+
+examples:
+  python tools/convert_weights.py mit_b2.pth weights/mit_b2.pth
+  python tools/train.py configs/segformerpp/b2_cityscapes_hq.py \\
+      --cfg-options model.backbone.init_cfg.checkpoint=weights/mit_b2.pth
+
+  python tools/convert_weights.py segformer-b0-finetuned-ade-512-512/ weights/b0_ade.pth
+  python tools/test.py configs/segformerpp/b0_ade20k_hq.py weights/b0_ade.pth \\
+      --cfg-options model.decode_head.projection=linear
+
+  python tools/convert_weights.py segformer_mit-b5.pth weights/mit_b5.pth --to backbone
+
+The published heads project each scale by a linear layer, mmseg's by a convolution with norm and
+activation: a converted head needs projection='linear' and the channels that the summary names.
+A weight that is missing, unknown or of another size is an error, and DST is then left as it was.
+Files are read without running code from them. See docs/weights.md.
+"""
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line; see ``--help``."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXPLANATION, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("src", type=Path, metavar="SRC", help="the published weights")
+    parser.add_argument("dst", type=Path, metavar="DST", help="the checkpoint to write (*.pth)")
+    parser.add_argument(
+        "--to",
+        choices=("backbone", "segmentor"),
+        help="what to write: the backbone alone, for init_cfg, or a whole model, for test.py\n"
+        "(default: segmentor where SRC has a decode head)",
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        choices=("auto", "nvlabs", "hf", "mmseg"),
+        default="auto",
+        help="whose keys SRC has (default: auto)",
+    )
+    return parser.parse_args()
+
+
+def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state dict and the names of the classes that a file or a Hugging Face folder holds.
+
+    Raises:
+        InputError: There is no such file, it is damaged, would run code, or holds no weights.
+    """
+    from torch import Tensor
+
+    from mmtokmerge.engine.safe_load import load_weights_only
+
+    if path.is_dir():
+        path = find_weights(path)
+    if path.suffix == ".safetensors":
+        checkpoint = read_safetensors(path)
+    else:
+        checkpoint = load_weights_only(str(path), map_location="cpu")
+    state, meta = checkpoint, {}
+    if isinstance(checkpoint, dict) and isinstance(checkpoint.get("state_dict"), dict):
+        state, meta = checkpoint["state_dict"], checkpoint.get("meta")
+    if not isinstance(state, dict) or not state:
+        raise InputError(f"{path} holds no weights: it is neither a state dict nor has one.")
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise InputError(
+                f"{path} holds no state dict: {key!r} is of type {type(value).__name__}, "
+                "not a tensor."
+            )
+    meta = meta if isinstance(meta, dict) else {}
+    named = {key: meta[key] for key in ("dataset_meta", "CLASSES", "PALETTE") if key in meta}
+    bare = {key.removeprefix("module."): value for key, value in state.items()}
+    if len(bare) < len(state):
+        raise InputError(f"{path} holds some weights twice, with and without 'module.' in front.")
+    return bare, named
+
+
+def find_weights(folder: Path) -> Path:
+    """The file of weights in a Hugging Face folder."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"{folder} holds neither model.safetensors nor pytorch_model.bin.")
+
+
+def read_safetensors(path: Path) -> dict[str, Any]:
+    """The tensors of a safetensors file."""
+    if not path.is_file():
+        raise InputError(f"There is no file {path}.")
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise InputError(f"Reading {path} needs a package: pip install safetensors") from error
+    try:
+        return load_file(str(path))
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} cannot be read: it is cut off or is not a safetensors file."
+        ) from error
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write ``checkpoint`` whole or not at all."""
+    import torch
+
+    from mmtokmerge.engine.backend import AtomicLocalBackend
+
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    try:
+        AtomicLocalBackend().put(buffer.getvalue(), path)
+    except OSError as error:
+        raise InputError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+def show_summary(weights: SegFormerWeights, path: Path) -> None:
+    """Print what was converted, and the settings that its model needs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    options = config_options(weights)
+    table = Table(show_header=False, title="Converted weights", title_justify="left")
+    table.add_row("source", weights.source)
+    table.add_row("architecture", f"mmtokmerge.MiTPlusPlus, arch '{weights.arch}'")
+    table.add_row("decode head", describe_head(weights))
+    table.add_row("parameters", f"{weights.parameters:,}, every one loaded into the model")
+    dropped = [f"{kind}: {len(keys)} keys" for kind, keys in weights.dropped.items()]
+    table.add_row("left out", "\n".join(dropped) or "nothing")
+    table.add_row("written to", str(path))
+    table.add_row("--cfg-options", "\n".join(options) or "none needed")
+    Console(soft_wrap=True).print(table, markup=False)
+
+
+def describe_head(weights: SegFormerWeights) -> str:
+    """The decode head in words."""
+    if weights.head is None:
+        return "none"
+    head = weights.head
+    sizes = f"{head['channels']} channels, {head['num_classes']} classes"
+    return f"{head['projection']} projection, {sizes}"
+
+
+def config_options(weights: SegFormerWeights) -> list[str]:
+    """The settings of the model that the weights were made for, as ``--cfg-options`` has them."""
+    options = []
+    if weights.head is not None:
+        options = [
+            f"model.decode_head.{key}={weights.head[key]}"
+            for key in ("projection", "channels", "num_classes")
+        ]
+    if weights.norm_eps is not None:
+        options.append("model.backbone.norm_cfg.type=LN")
+        options.append(f"model.backbone.norm_cfg.eps={weights.norm_eps}")
+    return options
+
+
+def main() -> None:
+    """Run the tool."""
+    args = parse_args()
+    if args.dst.is_dir():
+        raise InputError(f"DST is a folder, {args.dst}: name the file to write.")
+    if args.dst.exists() and args.src.exists() and args.dst.samefile(args.src):
+        raise InputError(f"DST is SRC, {args.src}: name another file to write.")
+    state, classes = read_weights(args.src)
+
+    from mmtokmerge.models.weights import convert_segformer
+
+    try:
+        weights = convert_segformer(state, args.source, args.to)
+    except InputError as error:
+        raise InputError(f"{args.src}: {error}.") from error
+    meta = {**classes, "source": weights.source, "arch": weights.arch}
+    write_checkpoint({"meta": meta, "state_dict": weights.state_dict}, args.dst)
+    show_summary(weights, args.dst)
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,8 @@ def _allow_training_state() -> None:
     """Let the values through that mmengine keeps in a checkpoint: log histories, NumPy scalars."""
     if not _KNOWS_SAFE_GLOBALS:
         return
-    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+    core = "numpy._core" if digit_version(np.__version__) >= digit_version("2.0") else "numpy.core"
+    multiarray = import_module(f"{core}.multiarray")
     functions = [multiarray._reconstruct, multiarray.scalar]
     kinds = (np.bool_, np.int32, np.int64, np.uint8, np.float32, np.float64, np.str_)
     allowed: list[Any] = [*functions, np.ndarray, np.dtype, HistoryBuffer, _history_method]

@@ -1,0 +1,52 @@
+# The two commands of the README, `make demo` and `make test`, set themselves up through `make install`.
+SHELL := /bin/bash
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --disable-pip-version-check --no-input --quiet
+# An editable install names this folder: a checkout that was copied elsewhere is installed anew.
+STAMP := $(VENV)/installed-$(shell pwd | cksum | cut -d' ' -f1)
+PYTEST_ARGS ?= -n 2 --dist worksteal
+
+export OMP_NUM_THREADS ?= 1
+# MMCV without compiled operators: an install in seconds rather than a quarter of an hour.
+export MMCV_WITH_OPS := 0
+
+.PHONY: help install check demo test lint format clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+install: $(STAMP)  ## a virtual environment in .venv with pinned, tried versions
+
+$(STAMP): requirements/lock.txt pyproject.toml setup.py
+	@test -n "$(PYTHON)" || { echo "make install needs Python 3.11 or newer: none was found on \
+	PATH; name one with make install PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "installing into $(VENV) with $$($(PYTHON) --version): about 5 GB, a few minutes"
+	test -x $(PY) || $(PYTHON) -m venv --clear $(VENV)
+	$(PIP) --no-deps --requirement requirements/lock.txt
+	$(PIP) --no-deps --editable .
+	rm -f $(VENV)/installed-*
+	touch $@
+
+check: install  ## what was found, what works, and the fix for what does not
+	$(PY) -m mmtokmerge.check
+
+demo: install  ## train, test, time and draw token merging on generated street scenes
+	OMP_NUM_THREADS=$${DEMO_THREADS:-2} $(PY) tools/demo.py
+
+lint: install  ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+test: lint  ## lint, then every test that this machine can run
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+format: install  ## let ruff lay out the code
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+clean:  ## remove the virtual environment and what tests left
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

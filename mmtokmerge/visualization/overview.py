@@ -1,0 +1,129 @@
+"""One image before and after merging: tokens, predictions with and without, and the difference."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
+from torch import nn
+
+from mmtokmerge.datasets.transforms.files import read_image
+from mmtokmerge.engine.second_model import load_model
+from mmtokmerge.errors import InputError
+from mmtokmerge.visualization.differences import colour_labels
+from mmtokmerge.visualization.figures import class_legend, difference_panel, token_panels
+from mmtokmerge.visualization.layout import Panel, panel_figure, panel_height
+from mmtokmerge.visualization.record import encode_one
+
+WIDTH = 480
+
+
+def overview_figure(
+    cfg: Config,
+    checkpoint: str,
+    image: str,
+    stages: Sequence[int] = (1, 2, 3, 4),
+    block: str = "first",
+    device: str = "cpu",
+) -> np.ndarray:
+    """Draw an image, its merged tokens, and the predictions with merging and without.
+
+    Args:
+        cfg: The config of a segmentor that merges; its test pipeline prepares the image.
+        checkpoint: Weights of the model.
+        image: An image file.
+        stages: Stages, counted from 1, whose tokens are drawn.
+        block: 'first' or 'last', the block of each stage that is drawn.
+        device: Where the models run.
+
+    Returns:
+        The figure ``(H, W, 3)`` uint8 RGB.
+
+    Raises:
+        InputError: If a file is missing or does not fit, or none of ``stages`` merges.
+    """
+    plain = without_merging(cfg)
+    shown = mmcv.bgr2rgb(read_image(image, "image", "color", "cv2"))  # (H, W, 3)
+    batch = load_image(cfg, image)
+    model = load_model(cfg, checkpoint, device)
+    pixels, records, note = encode_one(model, batch, block=block)
+    records = [tokens for tokens in records if tokens.stage in stages]
+    if not records:
+        raise InputError(
+            f"The config {cfg.filename} merges nothing in stages {', '.join(map(str, stages))}."
+        )
+    merged = predict(model, batch)
+    unmerged = predict(load_model(plain, checkpoint, device), batch)
+    seen = pixels.permute(1, 2, 0).byte().cpu().numpy()  # (H, W, 3)
+    classes, palette = classes_of(cfg)
+    height, width = shown.shape[:2]
+    merging = cfg.model.backbone.merging
+    kind = merging if isinstance(merging, str) else "custom"
+    top = [
+        Panel(shown, "Image", f"{height}×{width} pixels"),
+        Panel(
+            colour_labels(shown, unmerged, palette), "Prediction without merging", "same weights"
+        ),
+        Panel(
+            colour_labels(shown, merged, palette),
+            "Prediction with merged tokens",
+            f"{kind} merging",
+        ),
+        difference_panel(shown, unmerged, merged),
+    ]
+    panels = token_panels(seen, records, (panel_height(shown, WIDTH), WIDTH))
+    rows = [top, *(panels[start : start + 4] for start in range(0, len(panels), 4))]
+    heading = f"{Path(image).name}: merged tokens, {block} block of each stage"
+    legend = class_legend((unmerged, merged), classes, palette)
+    return panel_figure(rows, heading + (note and f" ({note})"), legend, WIDTH)
+
+
+def without_merging(cfg: Config) -> Config:
+    """The same config with ``merging='none'``.
+
+    Raises:
+        InputError: If the config's backbone has no merging to leave out.
+    """
+    plain = copy.deepcopy(cfg)
+    backbone = plain.get("model", {}).get("backbone", {})
+    if backbone.get("merging", "none") == "none":
+        raise InputError(
+            f"The config {cfg.filename} merges no tokens (model.backbone.merging is 'none'): "
+            "take one such as configs/segformerpp/b0_camvid_hq.py."
+        )
+    backbone["merging"] = "none"
+    backbone.pop("proportional", None)
+    return plain
+
+
+def load_image(cfg: Config, path: str) -> dict:
+    """One image as a test batch, prepared by the config's test pipeline without its labels."""
+    init_default_scope(cfg.get("default_scope", "mmseg"))
+    steps = cfg.test_dataloader.dataset.pipeline
+    steps = [step for step in steps if not step["type"].endswith("Annotations")]
+    return pseudo_collate([Compose(steps)(dict(img_path=path))])
+
+
+@torch.no_grad()
+def predict(model: nn.Module, batch: dict) -> np.ndarray:
+    """The predicted classes ``(H, W)`` of a batch of one image."""
+    return model.test_step(copy.deepcopy(batch))[0].pred_sem_seg.data[0].cpu().numpy()
+
+
+def classes_of(cfg: Config) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
+    """Names and colours of the classes of the config's test set, whose files are not read."""
+    dataset = cfg.test_dataloader.dataset
+    meta = {**DATASETS.get(dataset.type).METAINFO, **dataset.get("metainfo", {})}
+    if "classes" not in meta or "palette" not in meta:
+        raise InputError(
+            f"The data set {dataset.type} of {cfg.filename} names no classes or colours."
+        )
+    return meta["classes"], meta["palette"]

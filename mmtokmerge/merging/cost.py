@@ -1,11 +1,11 @@
 """What merging costs and saves: equations 3 to 7 of Segformer++, and exact operation counts.
 
-The equations say how attention grows with the number of tokens. The counts say what the encoder runs:
-1 MAC is one multiplication with its addition, 2 FLOPs. Norms, activations, softmax, interpolation and
-the means over groups are additions linear in the tokens and not counted, as in
+The equations say how attention grows with the number of tokens. The counts say what the encoder
+runs: 1 MAC is one multiplication with its addition, 2 FLOPs. Norms, activations, softmax,
+interpolation and the means over groups grow linearly with the tokens and are not counted, as in
 :class:`torch.utils.flop_counter.FlopCounterMode`, against which the counts are tested.
 
-``python -m mmtokmerge.merging.cost --arch b5 --size 1024 1024`` prints a table.
+``python -m mmtokmerge.merging.cost_table --arch b5 --size 1024 1024`` prints a table.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def token_merging_attention(n: float, d: float, rate: float) -> float:
 def segformerpp_attention(n: float, d: float, r: float, rate_q: float, rate_kv: float) -> float:
     """Equation 7: queries merged, keys and values reduced by stride R and then merged.
 
-    ``(1 / (lambda_kv lambda_q R^2) + (1 + R^4) / (4 R^4)) N^2 D``. Both matchings are counted, as in
-    the paper, also where a rate is 0; :func:`encoder_cost` counts what runs.
+    ``(1 / (lambda_kv lambda_q R^2) + (1 + R^4) / (4 R^4)) N^2 D``. Both matchings are counted, as
+    in the paper, also where a rate is 0; :func:`encoder_cost` counts what runs.
     """
     merged = 1 / (reduction_factor(rate_kv) * reduction_factor(rate_q) * r**2)
     return (merged + 0.25 * (1 + r**4) / r**4) * n**2 * d
@@ -171,9 +171,3 @@ def _kept(matcher: Matcher | None, grid: tuple[int, int]) -> tuple[int, int]:
     if matcher is None:
         return grid[0] * grid[1], 0
     return matcher.num_groups(grid), matcher.num_destinations(grid)
-
-
-if __name__ == "__main__":
-    from mmtokmerge.merging.cost_table import main
-
-    main()

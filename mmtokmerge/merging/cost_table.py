@@ -1,4 +1,4 @@
-"""The table of ``python -m mmtokmerge.merging.cost``: what each preset computes, and its limit."""
+"""The table of ``python -m mmtokmerge.merging.cost_table``: what each preset computes, and its limit."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and print the table."""
     parser = argparse.ArgumentParser(
-        prog="python -m mmtokmerge.merging.cost",
+        prog="python -m mmtokmerge.merging.cost_table",
         description="What each preset of Segformer++ computes, part by part.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -74,3 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if min(args.size) < 1:
         parser.error(f"--size {args.size[0]} {args.size[1]}: both must be at least 1")
     print(render(read_arch(args.arch), (args.size[0], args.size[1])))
+
+
+if __name__ == "__main__":
+    main()

@@ -79,9 +79,10 @@ def cells(
     Cells at the right and bottom edge hold the tokens that are there.
     """
     (h, w), (ky, kx) = hw, kernel
-    columns = -(-w // kx)
+    rows, columns = -(-h // ky), -(-w // kx)
     y = torch.arange(h, device=device) // ky
     x = torch.arange(w, device=device) // kx
-    groups = (y[:, None] * columns + x[None, :]).view(1, -1)
-    sizes = torch.bincount(y)[:, None] * torch.bincount(x)[None, :]
-    return groups, sizes.view(1, -1)
+    groups = y[:, None] * columns + x[None, :]
+    heights = (h - torch.arange(rows, device=device) * ky).clamp(max=ky)
+    widths = (w - torch.arange(columns, device=device) * kx).clamp(max=kx)
+    return groups.view(1, -1), (heights[:, None] * widths[None, :]).view(1, -1)

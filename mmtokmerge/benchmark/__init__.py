@@ -1,0 +1,1 @@
+"""Timing of configs against the models that mmseg ships, interleaved in one run."""

@@ -77,7 +77,7 @@ class TokenAssignment:
             rows = rows * weights[:, None]
             counts = weights.new_zeros(batch * self.num_groups).index_add_(0, index, weights)
         sums = rows.new_zeros(batch * self.num_groups, channels).index_add_(0, index, rows)
-        means = sums / counts.clamp(min=1)[:, None]
+        means = sums / counts.masked_fill(counts == 0, 1)[:, None]
         return means.to(x.dtype).view(batch, self.num_groups, channels)
 
     def unmerge(self, y: Tensor) -> Tensor:

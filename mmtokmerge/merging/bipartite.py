@@ -39,8 +39,8 @@ def bipartite_matching(
         stride: Destination cells ``(sy, sx)`` in tokens, (2, 2) if None; with ``rate`` only. A
             grid side shorter than the stride takes the side as stride.
         threshold: Cosine above which sources merge.
-        sizes: ``(B, N)`` tokens that each row stands for; rows of size 0 take no part. With
-            ``threshold`` only.
+        sizes: ``(B, N)`` tokens that each row stands for; rows of size 0 take no part, and merging
+            needs the same sizes to leave them out. With ``threshold`` only.
 
     Raises:
         ValueError: If both or none of rate and threshold are given, the grid does not hold N
@@ -54,6 +54,11 @@ def bipartite_matching(
         if threshold is not None:
             if hw is not None or stride is not None:
                 raise ValueError("matching by threshold runs along the sequence: no hw, no stride")
+            if sizes is not None and sizes.shape != x.shape[:2]:
+                raise ValueError(
+                    f"sizes must be {tuple(x.shape[:2])}, one for each token, "
+                    f"got {tuple(sizes.shape)}"
+                )
             return _by_threshold(x, threshold, sizes)
         if rate is None:
             raise ValueError("bipartite_matching needs rate= or threshold=")
@@ -65,21 +70,26 @@ def bipartite_matching(
         return _by_rate(x, (hw[0], hw[1]), rate, cell)
 
 
-def check_rate(rate: float, stride: int | tuple[int, int], name: str = "rate") -> tuple[int, int]:
+def check_rate(
+    rate: float,
+    stride: int | tuple[int, int],
+    name: str = "rate",
+    stride_name: str = "stride",
+) -> tuple[int, int]:
     """Return the stride as ``(sy, sx)`` if its cells can reach the rate.
 
     Raises:
         TypeError: If the rate is not a number or the stride is not an int or a pair.
         ValueError: If the rate is outside 0 to 1 - 1 / (sy * sx).
     """
-    sy, sx = pair(stride, "stride")
+    sy, sx = pair(stride, stride_name)
     if isinstance(rate, bool) or not isinstance(rate, (int, float)):
         raise InputTypeError(f"{name} must be a number, got {rate!r}")
     reach = 1 - 1 / (sy * sx)
     if not 0 <= rate <= reach:
         raise InputError(
             f"{name}={rate} cannot be reached: one token of each {sy}x{sx} cell stays, "
-            f"so stride ({sy}, {sx}) allows 0 <= {name} <= {reach:.4g}"
+            f"so {stride_name} ({sy}, {sx}) allows 0 <= {name} <= {reach:.4g}"
         )
     return sy, sx
 

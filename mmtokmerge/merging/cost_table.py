@@ -1,4 +1,4 @@
-"""The table of ``python -m mmtokmerge.merging.cost_table``: what each preset computes, and its limit."""
+"""``python -m mmtokmerge.merging.cost_table``: what each preset computes, and its limit."""
 
 from __future__ import annotations
 

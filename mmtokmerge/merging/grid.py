@@ -39,7 +39,10 @@ def clip(stride: tuple[int, int], hw: tuple[int, int]) -> tuple[int, int]:
 
 
 def constant_of_grid(make: Callable[..., T]) -> Callable[..., T]:
-    """Cache a function of a grid, but never tensors of a tracer or of inference mode."""
+    """Cache a function of a grid, but never tensors of a tracer or of inference mode.
+
+    The cached tensors are shared by all who ask: nobody may change them in place.
+    """
 
     @lru_cache(maxsize=256)
     def cached(*args: object) -> T:
@@ -48,8 +51,8 @@ def constant_of_grid(make: Callable[..., T]) -> Callable[..., T]:
 
     @wraps(make)
     def wrapper(*args: object) -> T:
-        if torch.compiler.is_compiling():
-            return make(*args)
+        if torch.compiler.is_compiling() or type(torch.empty(0)) is not Tensor:
+            return make(*args)  # a tracer's tensors stay with the tracer
         return cached(*args)
 
     return wrapper

@@ -168,7 +168,7 @@ def _read_matcher(stage: Mapping[str, Any], side: str, where: str) -> Matcher | 
     if mode == "bsm":
         if rate is None:
             raise InputError(f"{where}: {mode_key}='bsm' needs {rate_key}")
-        reached = _located(where, lambda: check_rate(rate, stride, rate_key))
+        reached = _located(where, lambda: check_rate(rate, stride, rate_key, stride_key))
         return Matcher(mode, reached, float(rate)) if rate > 0 else None
     if rate is not None:
         raise InputError(

@@ -25,17 +25,19 @@ def most_similar(
         absent: ``(B, D)`` bool, destinations that are none; their cosine counts as -inf.
 
     Returns:
-        The cosine ``(B, N)`` in fp32 at least and the index ``(B, N)`` of the best destination.
+        The cosine ``(B, N)``, at most 1, in fp32 at least, and the index ``(B, N)`` of the best
+        destination.
     """
     batch, tokens, _ = x.shape
-    targets = F.normalize(destinations, dim=-1, eps=EPSILON).to(x.dtype).transpose(1, 2)
+    precision = torch.promote_types(x.dtype, torch.float32)
+    targets = F.normalize(destinations.to(precision), dim=-1, eps=EPSILON)
+    targets = targets.to(x.dtype).transpose(1, 2)  # (B, C, D)
     step = max(1, MAX_SCORES // max(1, batch * targets.shape[2]))
     best = [_best_score(part, targets, absent) for part in torch.split(x, step, dim=1)]
     score = torch.cat([values for values, _ in best], dim=1) if len(best) > 1 else best[0][0]
     index = torch.cat([indices for _, indices in best], dim=1) if len(best) > 1 else best[0][1]
-    precision = torch.promote_types(x.dtype, torch.float32)
     length = torch.linalg.vector_norm(x, dim=-1, dtype=precision).clamp(min=EPSILON)
-    return score.to(precision) / length, index
+    return (score.to(precision) / length).clamp(max=1), index
 
 
 def _best_score(x: Tensor, targets: Tensor, absent: Tensor | None) -> tuple[Tensor, Tensor]:

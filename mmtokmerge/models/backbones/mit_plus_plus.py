@@ -14,7 +14,7 @@ from mmengine.model.weight_init import constant_init, normal_init, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...errors import InputError
+from ...errors import InputError, InputTypeError
 from ...layers import DropPath, EfficientAttention, MixFFN, OverlapPatchEmbed
 from ...layers.layout import to_map
 from ...merging import StageMerging, read_merging
@@ -138,16 +138,15 @@ class MiTPlusPlus(BaseModule):
         super().__init__(init_cfg=init_cfg)
         self.arch: MiTArch = read_arch(arch)
         self.merging = read_merging(merging, proportional)
-        if downsample not in (1, 2):
-            raise InputError(f"downsample must be 1 or 2, got {downsample!r}")
-        if downsample_mode not in DOWNSAMPLE_MODES:
-            raise InputError(
-                f"downsample_mode={downsample_mode!r} is unknown, allowed are "
-                f"{' and '.join(map(repr, DOWNSAMPLE_MODES))}"
-            )
-        for index in out_indices:
-            if index not in range(4):
-                raise InputError(f"out_indices must be from 0 to 3, got {tuple(out_indices)}")
+        _check_downsample(downsample, downsample_mode)
+        _check_out_indices(out_indices)
+        for name, rate in (
+            ("drop_rate", drop_rate),
+            ("attn_drop_rate", attn_drop_rate),
+            ("drop_path_rate", drop_path_rate),
+        ):
+            if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+                raise InputError(f"{name} must be from 0 up to but not including 1, got {rate!r}")
         self.downsample = downsample
         self.downsample_mode = downsample_mode
         self.out_indices = tuple(out_indices)
@@ -200,7 +199,7 @@ class MiTPlusPlus(BaseModule):
                 fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
                 normal_init(module, mean=0, std=math.sqrt(2.0 / fan_out), bias=0)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Encode images ``(B, 3, H, W)`` of any size.
 
         Returns:
@@ -220,13 +219,32 @@ class MiTPlusPlus(BaseModule):
             x = to_map(norm(tokens), hw)
             if stage in self.out_indices:
                 outs.append(x)
-        return outs
+        return tuple(outs)
 
     def _halve(self, x: Tensor) -> Tensor:
         if self.downsample_mode == "nearest":
             return x[:, :, ::2, ::2]
         size = [-(-side // 2) for side in x.shape[2:]]
-        return F.interpolate(x, size, mode="bilinear", antialias=True)
+        # The anti-aliased kernels of the CPU know neither fp16 nor bf16.
+        full = x.to(torch.promote_types(x.dtype, torch.float32))
+        return F.interpolate(full, size, mode="bilinear", antialias=True).to(x.dtype)
+
+
+def _check_downsample(downsample: int, mode: str) -> None:
+    if downsample not in (1, 2):
+        raise InputError(f"downsample must be 1 or 2, got {downsample!r}")
+    if mode not in DOWNSAMPLE_MODES:
+        allowed = " and ".join(map(repr, DOWNSAMPLE_MODES))
+        raise InputError(f"downsample_mode={mode!r} is unknown, allowed are {allowed}")
+    if downsample == 1 and mode != DOWNSAMPLE_MODES[0]:
+        raise InputError(f"downsample_mode={mode!r} does nothing without downsample=2")
+
+
+def _check_out_indices(indices: Sequence[int]) -> None:
+    if not isinstance(indices, (list, tuple)):
+        raise InputTypeError(f"out_indices must be a list of stages from 0 to 3, got {indices!r}")
+    if not indices or any(index not in range(4) for index in indices):
+        raise InputError(f"out_indices must hold stages from 0 to 3, got {tuple(indices)}")
 
 
 def _norm(cfg: Mapping[str, Any], channels: int) -> nn.Module:

@@ -14,6 +14,7 @@ from ...registry import MODELS
 from ..fusion import fuse_scales
 
 PROJECTIONS = ("conv", "linear")
+INTERPOLATE_MODES = ("bilinear", "nearest")
 
 
 @MODELS.register_module()
@@ -30,17 +31,19 @@ class SegformerHead(StockSegformerHead):
         **kwargs: Of mmseg's ``BaseDecodeHead``.
 
     Raises:
-        ValueError: If ``projection`` is unknown.
+        ValueError: If ``projection`` or ``interpolate_mode`` is unknown.
     """
 
     def __init__(
         self, projection: str = "conv", interpolate_mode: str = "bilinear", **kwargs: Any
     ) -> None:
-        if projection not in PROJECTIONS:
-            raise InputError(
-                f"projection={projection!r} is unknown, allowed are "
-                f"{' and '.join(map(repr, PROJECTIONS))}"
-            )
+        for key, value, allowed in (
+            ("projection", projection, PROJECTIONS),
+            ("interpolate_mode", interpolate_mode, INTERPOLATE_MODES),
+        ):
+            if value not in allowed:
+                names = " and ".join(map(repr, allowed))
+                raise InputError(f"{key}={value!r} is unknown, allowed are {names}")
         super().__init__(interpolate_mode=interpolate_mode, **kwargs)
         if projection == "linear":
             self.convs = nn.ModuleList(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os.path as osp
+from collections.abc import Sequence
+from typing import Any
 
 import mmengine.fileio as fileio
 from mmseg.datasets import ADE20KDataset as MMSegADE20K
@@ -17,7 +19,8 @@ class CheckedFiles(BaseSegDataset):
     """A mixin for mmseg datasets: one listing per folder, then one sentence on what is missing.
 
     Stands before the dataset class in the bases. Also puts ``num_classes``, the number of ids that
-    the label files use, into each sample for :class:`LoadSegAnnotations`.
+    the label files use, into each sample for :class:`LoadSegAnnotations`, and reads images by
+    :class:`LoadImage` where the pipeline names mmcv's ``LoadImageFromFile``.
 
     Raises:
         InputError: When the dataset is built: ``data_root``, a folder or ``ann_file`` does not
@@ -26,6 +29,9 @@ class CheckedFiles(BaseSegDataset):
 
     label_hint = ""
     """How to make label files that are missing, said after the error's first half."""
+
+    def __init__(self, *args: Any, pipeline: Sequence[Any] = (), **kwargs: Any) -> None:
+        super().__init__(*args, pipeline=[_checked(step) for step in pipeline], **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """List the samples as mmseg does, after checking the folders and before anybody reads."""
@@ -75,6 +81,13 @@ class CheckedFiles(BaseSegDataset):
                 f"{type(self).__name__}: {what} {min(missing)}{more} does not exist, though its "
                 f"{'image' if what == 'label' else 'label or list entry'} does{hint}"
             )
+
+
+def _checked(step: Any) -> Any:
+    """mmtokmerge's loader for mmcv's, any other step of a pipeline as it is."""
+    if isinstance(step, dict) and step.get("type") == "LoadImageFromFile":
+        return {**step, "type": "mmtokmerge.LoadImage"}
+    return step
 
 
 @DATASETS.register_module()

@@ -15,7 +15,8 @@ train_pipeline = [
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
-    dict(type="mmtokmerge.LoadImage"),
+    # found by this name by mmseg's inferencers; the data set puts mmtokmerge.LoadImage in its place
+    dict(type="LoadImageFromFile"),
     dict(type="mmtokmerge.LoadSegAnnotations"),
     dict(type="PackSegInputs"),
 ]

@@ -15,7 +15,8 @@ train_pipeline = [
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
-    dict(type="mmtokmerge.LoadImage"),
+    # found by this name by mmseg's inferencers; the data set puts mmtokmerge.LoadImage in its place
+    dict(type="LoadImageFromFile"),
     # before the label is loaded: predictions are compared at the label's own size
     dict(type="Resize", scale=(2048, 1024), keep_ratio=True),
     dict(type="mmtokmerge.LoadSegAnnotations"),

@@ -1,5 +1,6 @@
 # COCO keypoints, 17 of a person, in boxes of 288x384 (width x height). The data's place: the
 # environment variable MMTOKMERGE_COCO, or data/coco.
+dataset_type = "mmtokmerge.CocoKeypoints"
 data_mode = "topdown"
 data_root = "{{$MMTOKMERGE_COCO:data/coco}}"
 codec = dict(type="MSRAHeatmap", input_size=(288, 384), heatmap_size=(72, 96), sigma=3)
@@ -26,7 +27,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
-        type="mmtokmerge.CocoKeypoints",
+        type=dataset_type,
         data_root=data_root,
         data_mode=data_mode,
         ann_file="annotations/person_keypoints_train2017.json",
@@ -41,7 +42,7 @@ val_dataloader = dict(
     drop_last=False,
     sampler=dict(type="DefaultSampler", shuffle=False, round_up=False),
     dataset=dict(
-        type="mmtokmerge.CocoKeypoints",
+        type=dataset_type,
         data_root=data_root,
         data_mode=data_mode,
         ann_file="annotations/person_keypoints_val2017.json",

@@ -1,6 +1,7 @@
 # Jumping Broadcast Dataset, 20 keypoints of an athlete, in boxes of 480x640 (width x height), in
 # the files that tools/dataset_converters/jbd.py writes. The data's place: the environment variable
 # MMTOKMERGE_JBD, or data/jbd.
+dataset_type = "mmtokmerge.JBDDataset"
 data_mode = "topdown"
 data_root = "{{$MMTOKMERGE_JBD:data/jbd}}"
 codec = dict(type="MSRAHeatmap", input_size=(480, 640), heatmap_size=(120, 160), sigma=3)
@@ -27,7 +28,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
-        type="mmtokmerge.JBDDataset",
+        type=dataset_type,
         data_root=data_root,
         data_mode=data_mode,
         ann_file="annotations/train.json",
@@ -42,7 +43,7 @@ val_dataloader = dict(
     drop_last=False,
     sampler=dict(type="DefaultSampler", shuffle=False, round_up=False),
     dataset=dict(
-        type="mmtokmerge.JBDDataset",
+        type=dataset_type,
         data_root=data_root,
         data_mode=data_mode,
         ann_file="annotations/val.json",
@@ -60,7 +61,7 @@ test_dataloader = dict(
     drop_last=False,
     sampler=dict(type="DefaultSampler", shuffle=False, round_up=False),
     dataset=dict(
-        type="mmtokmerge.JBDDataset",
+        type=dataset_type,
         data_root=data_root,
         data_mode=data_mode,
         ann_file="annotations/test.json",

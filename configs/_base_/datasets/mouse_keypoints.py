@@ -1,5 +1,6 @@
 # Mice seen from above, 4 keypoints, in boxes of 256x256. The data's place: the environment variable
 # MMTOKMERGE_MOUSE, or data/mouse_keypoints.
+dataset_type = "mmtokmerge.MouseKeypoints"
 data_mode = "topdown"
 data_root = "{{$MMTOKMERGE_MOUSE:data/mouse_keypoints}}"
 codec = dict(
@@ -27,7 +28,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
-        type="mmtokmerge.MouseKeypoints",
+        type=dataset_type,
         data_root=data_root,
         data_mode=data_mode,
         ann_file="annotations/train.json",
@@ -42,7 +43,7 @@ val_dataloader = dict(
     drop_last=False,
     sampler=dict(type="DefaultSampler", shuffle=False, round_up=False),
     dataset=dict(
-        type="mmtokmerge.MouseKeypoints",
+        type=dataset_type,
         data_root=data_root,
         data_mode=data_mode,
         ann_file="annotations/val.json",

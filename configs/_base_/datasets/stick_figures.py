@@ -1,6 +1,7 @@
 # Generated stick figures, 20 keypoints as in JBD, in boxes of 192x256 (width x height); see
 # tools/dataset_converters/stick_figures.py. The data's place: the environment variable
 # MMTOKMERGE_STICKS, or data/stick_figures.
+dataset_type = "mmtokmerge.StickFigures"
 data_mode = "topdown"
 data_root = "{{$MMTOKMERGE_STICKS:data/stick_figures}}"
 codec = dict(type="MSRAHeatmap", input_size=(192, 256), heatmap_size=(48, 64), sigma=2)
@@ -27,7 +28,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
-        type="mmtokmerge.StickFigures",
+        type=dataset_type,
         data_root=data_root,
         data_mode=data_mode,
         ann_file="annotations/train.json",
@@ -42,7 +43,7 @@ val_dataloader = dict(
     drop_last=False,
     sampler=dict(type="DefaultSampler", shuffle=False, round_up=False),
     dataset=dict(
-        type="mmtokmerge.StickFigures",
+        type=dataset_type,
         data_root=data_root,
         data_mode=data_mode,
         ann_file="annotations/val.json",

@@ -13,7 +13,8 @@ from mmtokmerge.registry import TRANSFORMS
 class LoadImage(LoadImageFromFile):
     """mmcv's ``LoadImageFromFile`` that refuses a missing, cut-off or unreadable file.
 
-    Adds ``img`` ``(H, W, 3)`` in BGR, ``img_shape`` and ``ori_shape`` ``(H, W)`` to the results.
+    Adds ``img`` ``(H, W, 3)`` in BGR, ``img_shape`` and ``ori_shape`` ``(H, W)`` to the results. An
+    ``img`` that the results hold already is taken as it is, as inference on arrays needs it.
 
     Args:
         to_float32: Give float32 pixels instead of uint8.
@@ -40,10 +41,13 @@ class LoadImage(LoadImageFromFile):
         )
 
     def transform(self, results: dict) -> dict:
-        """Load ``results['img_path']``."""
-        image = read_image(
-            results["img_path"], "image", self.color_type, self.imdecode_backend, self.backend_args
-        )
+        """Load ``results['img_path']``, unless there is an ``img``."""
+        image = results.get("img")
+        if image is None:
+            path = results["img_path"]
+            image = read_image(
+                path, "image", self.color_type, self.imdecode_backend, self.backend_args
+            )
         if self.to_float32:
             image = image.astype(np.float32)
         results["img"] = image

@@ -1,0 +1,1 @@
+"""Keypoint annotations without MMPose: checking, converting and generating COCO's files."""

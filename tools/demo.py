@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TimeElapsedColumn,
+    track,
+)
 from rich.table import Table
 
 from mmtokmerge.datasets.demo_streets import StreetSet, make_demo_streets
@@ -26,6 +36,7 @@ It runs the same tools that you would, and prints each command:
 """
 PRESETS = ("none", "hq", "hq_proportional", "fast", "fast_proportional", "n2d", "downsample")
 BASELINES = ("stock", "stock fused")
+STEP = re.compile(r"Iter\((?:train|test)\) *\[ *(\d+)/(\d+)\]")
 ROOT = Path(__file__).resolve().parent.parent
 console = Console()
 
@@ -46,24 +57,50 @@ def main() -> None:
     """Run the demo."""
     args = parse_args()
     start = time.monotonic()
-    make_demo_streets(ROOT / "data/demo_streets", StreetSet())
+    make_demo_streets(ROOT / "data/demo_streets", StreetSet(), lambda jobs: track(jobs, "streets"))
     checkpoint = train(args.work_dir, args.iters)
     scores = {preset: test(preset, checkpoint, args.work_dir) for preset in PRESETS}
     speeds = measure(args.work_dir, args.runs)
     console.print(summary(scores, speeds))
-    console.print(f"Weights: {checkpoint}\nPictures:")
-    for picture in sorted((args.work_dir / "pictures").rglob("*.png"))[:12]:
-        console.print(f"  {picture}")
+    console.print(f"Weights: {checkpoint}", highlight=False, soft_wrap=True)
+    pictures = sorted((args.work_dir / "pictures").rglob("*.png"))
+    console.print(
+        f"Pictures: {len(pictures)} in {pictures[0].parent}, the first are", soft_wrap=True
+    )
+    for picture in pictures[:3]:
+        console.print(f"  {picture.name}", highlight=False, soft_wrap=True)
     console.print(f"Done in {(time.monotonic() - start) / 60:.1f} minutes.")
 
 
-def run(tool: str, *arguments: str | Path) -> None:
-    """Run a tool as a person would, and stop the demo if it fails."""
+def run(tool: str, *arguments: str | Path, log: Path) -> None:
+    """Run a tool as a person would; its output goes to ``log``, its steps to a progress bar.
+
+    Stops the demo if the tool fails, and shows the end of its output.
+    """
     words = [f"tools/{tool}", *map(str, arguments)]
-    console.print(f"[bold]$ python {' '.join(words)}", highlight=False)
-    finished = subprocess.run([sys.executable, *words], cwd=ROOT, check=False)
-    if finished.returncode:
-        sys.exit(f"error: the demo stops, since {words[0]} failed; its message stands above")
+    console.print(f"[bold]$ python {' '.join(words)}", highlight=False, soft_wrap=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    last: deque[str] = deque(maxlen=15)
+    columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with (
+        log.open("w", encoding="utf-8") as file,
+        Progress(*columns, console=console, transient=True) as progress,
+        subprocess.Popen(
+            [sys.executable, "-u", *words],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process,
+    ):
+        bar = progress.add_task("", total=None)
+        for line in process.stdout or ():
+            file.write(line)
+            last.append(line)
+            if step := STEP.search(line):
+                progress.update(bar, completed=int(step[1]), total=int(step[2]))
+    if process.returncode:
+        sys.exit(f"{''.join(last)}error: {words[0]} failed, and the demo stops; all of it: {log}")
 
 
 def config(preset: str) -> str:
@@ -75,7 +112,8 @@ def train(work_dir: Path, iters: int | None) -> Path:
     """Train with HQ; return the last checkpoint."""
     folder = work_dir / "train_hq"
     options = ["--cfg-options", f"train_cfg.max_iters={iters}"] if iters else []
-    run("train.py", config("hq"), "--work-dir", folder, "--resume", *options)
+    words = (config("hq"), "--work-dir", folder, "--resume", *options)
+    run("train.py", *words, log=work_dir / "train_hq.log")
     return Path((folder / "last_checkpoint").read_text(encoding="utf-8").strip())
 
 
@@ -85,7 +123,8 @@ def test(preset: str, checkpoint: Path, work_dir: Path) -> dict[str, float]:
     pictures = []
     if preset == "hq":
         pictures = ["--show-dir", work_dir / "pictures", "--compare", config("none"), checkpoint]
-    run("test.py", config(preset), checkpoint, "--work-dir", folder, *pictures)
+    words = (config(preset), checkpoint, "--work-dir", folder, *pictures)
+    run("test.py", *words, log=work_dir / f"test_{preset}.log")
     newest = max(folder.glob("*/*.json"), key=lambda path: path.stat().st_mtime)
     return json.loads(newest.read_text(encoding="utf-8"))
 
@@ -100,6 +139,7 @@ def measure(work_dir: Path, runs: int) -> dict[str, Any]:
         *("--shape", str(settings.height), str(settings.width)),
         *("--batch-size", "1", "--dtype", "fp32", "--device", "cpu"),
         *("--runs", str(runs), "--json", result),
+        log=work_dir / "benchmark.log",
     )
     return json.loads(result.read_text(encoding="utf-8"))
 

@@ -56,19 +56,17 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the demo."""
     args = parse_args()
+    args.work_dir = ROOT / args.work_dir
     start = time.monotonic()
     make_demo_streets(ROOT / "data/demo_streets", StreetSet(), lambda jobs: track(jobs, "streets"))
     checkpoint = train(args.work_dir, args.iters)
     scores = {preset: test(preset, checkpoint, args.work_dir) for preset in PRESETS}
     speeds = measure(args.work_dir, args.runs)
+    pictures = draw(checkpoint, args.work_dir)
     console.print(summary(scores, speeds))
     console.print(f"Weights: {checkpoint}", highlight=False, soft_wrap=True)
-    pictures = sorted((args.work_dir / "pictures").rglob("*.png"))
-    console.print(
-        f"Pictures: {len(pictures)} in {pictures[0].parent}, the first are", soft_wrap=True
-    )
-    for picture in pictures[:3]:
-        console.print(f"  {picture.name}", highlight=False, soft_wrap=True)
+    for picture in pictures:
+        console.print(f"Picture: {picture}", highlight=False, soft_wrap=True)
     console.print(f"Done in {(time.monotonic() - start) / 60:.1f} minutes.")
 
 
@@ -118,12 +116,9 @@ def train(work_dir: Path, iters: int | None) -> Path:
 
 
 def test(preset: str, checkpoint: Path, work_dir: Path) -> dict[str, float]:
-    """Test a preset with the trained weights; HQ's pictures are drawn beside it."""
+    """Test a preset with the trained weights."""
     folder = work_dir / f"test_{preset}"
-    pictures = []
-    if preset == "hq":
-        pictures = ["--show-dir", work_dir / "pictures", "--compare", config("none"), checkpoint]
-    words = (config(preset), checkpoint, "--work-dir", folder, *pictures)
+    words = (config(preset), checkpoint, "--work-dir", folder)
     run("test.py", *words, log=work_dir / f"test_{preset}.log")
     newest = max(folder.glob("*/*.json"), key=lambda path: path.stat().st_mtime)
     return json.loads(newest.read_text(encoding="utf-8"))
@@ -142,6 +137,17 @@ def measure(work_dir: Path, runs: int) -> dict[str, Any]:
         log=work_dir / "benchmark.log",
     )
     return json.loads(result.read_text(encoding="utf-8"))
+
+
+def draw(checkpoint: Path, work_dir: Path) -> list[Path]:
+    """Draw what HQ and fast merge in a street, and what they change in the prediction."""
+    image = min((ROOT / "data/demo_streets/leftImg8bit/val").rglob("*.png"))
+    pictures = []
+    for preset in ("hq", "fast"):
+        pictures.append(work_dir / "pictures" / f"{preset}.png")
+        words = (config(preset), checkpoint, image, "--out", pictures[-1])
+        run("visualize_tokens.py", *words, log=work_dir / f"draw_{preset}.log")
+    return pictures
 
 
 def summary(scores: dict[str, dict[str, float]], speeds: dict[str, Any]) -> Table:

@@ -8,10 +8,9 @@ crop_size = (256, 384)
 train_pipeline = [
     dict(type="mmtokmerge.LoadImage"),
     dict(type="mmtokmerge.LoadSegAnnotations"),
-    dict(type="RandomResize", scale=(1024, 512), ratio_range=(0.5, 1.5), keep_ratio=True),
+    dict(type="RandomResize", scale=(1024, 512), ratio_range=(0.75, 1.25), keep_ratio=True),
     dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
     dict(type="RandomFlip", prob=0.5),
-    dict(type="PhotoMetricDistortion"),
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
@@ -21,7 +20,7 @@ test_pipeline = [
     dict(type="PackSegInputs"),
 ]
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=2,
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type="InfiniteSampler", shuffle=True),

@@ -10,9 +10,9 @@ optim_wrapper = dict(
     ),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-6, by_epoch=False, begin=0, end=40),
-    dict(type="PolyLR", eta_min=0.0, power=1.0, by_epoch=False, begin=40, end=400),
+    dict(type="LinearLR", start_factor=1e-6, by_epoch=False, begin=0, end=60),
+    dict(type="PolyLR", eta_min=0.0, power=1.0, by_epoch=False, begin=60, end=900),
 ]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=400, val_interval=400)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=900, val_interval=900)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

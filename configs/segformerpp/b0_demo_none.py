@@ -4,9 +4,8 @@ _base_ = [
     "../_base_/schedules/demo.py",
     "../_base_/default_runtime.py",
 ]
-# From scratch in a few minutes on a CPU: no pretrained weights, BatchNorm that needs no process group,
-# no drop path, and weights that make up for how few pixels the small classes have.
-small = 4.0
+# From scratch in a few minutes on a CPU: no pretrained weights, BatchNorm that needs no process
+# group, no drop path, and weights that make up for how few pixels the small classes have.
 model = dict(
     data_preprocessor=dict(size=(256, 384)),
     backbone=dict(drop_path_rate=0.0),
@@ -14,7 +13,7 @@ model = dict(
         norm_cfg=dict(type="BN"),
         loss_decode=dict(
             # fence, pole, traffic light and traffic sign stand at 4 to 7
-            class_weight=[1.0] * 4 + [small] * 4 + [1.0] * 3 + [2.0, 2.0] + [1.0] * 5 + [2.0],
+            class_weight=[1.0] * 4 + [4.0] * 4 + [1.0] * 3 + [2.0, 2.0] + [1.0] * 5 + [2.0],
         ),
     ),
 )

@@ -13,6 +13,7 @@ from pose_helpers import build_mice, correct_mice, needs_mmpose, write_mice
 
 from mmtokmerge.datasets.keypoints.jumper import JUMPER_KEYPOINTS
 from mmtokmerge.errors import InputError
+from mmtokmerge.pose import import_mmpose
 from mmtokmerge.registry import DATASETS
 
 JBD = [
@@ -23,6 +24,7 @@ pytestmark = needs_mmpose
 
 
 def test_jbd_has_its_keypoints_in_order_with_sides_exchanged_by_a_flip() -> None:
+    import_mmpose()
     from mmpose.datasets.datasets.utils import parse_pose_metainfo
 
     assert list(JUMPER_KEYPOINTS) == JBD

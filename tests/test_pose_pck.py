@@ -10,6 +10,7 @@ from mmengine.logging import MMLogger
 from pose_helpers import needs_mmpose
 
 from mmtokmerge.errors import InputError
+from mmtokmerge.pose import import_mmpose
 from mmtokmerge.registry import METRICS
 
 pytestmark = needs_mmpose
@@ -59,6 +60,7 @@ def test_the_default_thresholds_are_the_papers() -> None:
 
 
 def test_equals_mmposes_own_at_each_threshold() -> None:
+    import_mmpose()
     from mmpose.evaluation.metrics import PCKAccuracy
 
     rng = np.random.default_rng(0)

@@ -51,6 +51,7 @@ def run_tool(main: Callable[[], None]) -> int:
     except InputError as error:
         if os.environ.get(TRACEBACK_ENV) == "1":
             traceback.print_exc()
+        sys.stdout.flush()  # what was said before stands before the error
         print(f"error: {sentence_of(error)}", file=sys.stderr)
         return 1
     return 0

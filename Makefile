@@ -23,7 +23,7 @@ install: $(STAMP)  ## a virtual environment in .venv with pinned, tried versions
 $(STAMP): requirements/lock.txt pyproject.toml setup.py
 	@test -n "$(PYTHON)" || { echo "make install needs Python 3.11 or newer: none was found on \
 	PATH; name one with make install PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@echo "installing into $(VENV) with $$($(PYTHON) --version): about 5 GB, a few minutes"
+	@echo "installing into $(VENV) with $$($(PYTHON) --version): about 6 GB, a few minutes"
 	test -x $(PY) || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) --no-deps --requirement requirements/lock.txt
 	$(PIP) --no-deps --editable .

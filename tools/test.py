@@ -17,7 +17,7 @@ from mmtokmerge.errors import InputError
 
 EXAMPLES = """\
 examples:
-  python tools/test.py configs/segformerpp/b0_camvid_hq.py work_dirs/b0_camvid_hq/iter_2600.pth
+  python tools/test.py configs/segformerpp/b0_camvid_hq.py work_dirs/b0_camvid_hq/iter_3000.pth
   python tools/test.py CONFIG CHECKPOINT --out predictions/     label maps as PNG
   python tools/test.py CONFIG CHECKPOINT --out predictions.pkl  all that the model returned
   python tools/test.py CONFIG CHECKPOINT --show-dir pictures/ --tta

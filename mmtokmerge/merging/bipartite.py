@@ -110,7 +110,7 @@ def _by_rate(
     (h, w), (sy, sx) = hw, clip(stride, hw)
     rows, columns = h // sy, w // sx
     num_targets = rows * columns
-    grid = x.reshape(x.shape[0], h, w, -1)  # (B, h, w, C)
+    grid = x.reshape(x.shape[0], h, w, x.shape[2])  # (B, h, w, C)
     targets = grid[:, : rows * sy : sy, : columns * sx : sx].flatten(1, 2)  # (B, D, C)
     similarity, best = most_similar(x, targets)  # (B, N)
 

@@ -233,3 +233,9 @@ def test_gradients_flow_through_the_merge_not_the_matching() -> None:
     value = bipartite_matching(x, (4, 4), rate=0.5)
     assert torch.autograd.gradcheck(lambda t: value.unmerge(value.merge(t)), (x,))
     assert not value.groups.requires_grad
+
+
+def test_an_empty_batch_gives_an_empty_assignment():
+    found = bipartite_matching(torch.zeros(0, 9, 3), (3, 3), rate=0.5, stride=2)
+    assert found.groups.shape == (0, 9) and found.sizes.shape == (0, 5)
+    assert found.unmerge(found.merge(torch.zeros(0, 9, 3))).shape == (0, 9, 3)

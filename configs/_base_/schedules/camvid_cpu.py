@@ -1,4 +1,4 @@
-# CamVid from scratch on a CPU: 3,000 iterations, about half an hour on two cores for B0.
+# CamVid from scratch on a CPU: 3,000 iterations for B0.
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=8e-4, betas=(0.9, 0.999), weight_decay=0.01),

@@ -94,8 +94,8 @@ class MiTPlusPlus(BaseModule):
         arch: 'b0' to 'b5', or a dict of :class:`mmtokmerge.merging.arch.MiTArch`'s fields.
         merging: A preset, 'none', 'hq', 'fast' or 'n2d' (Segformer++, table I), or four stage dicts
             with keys ``r_q``, ``r_kv`` (fraction of tokens merged away), ``q_mode``, ``kv_mode``
-            ('bsm', 'n1d', 'n2d'), ``q_stride``, ``kv_stride`` (an int or (h, w)) and
-            ``proportional``.
+            ('bsm', 'n1d', 'n2d'; 'bsm' where a rate is given alone), ``q_stride``, ``kv_stride``
+            (an int or (h, w); 2 where absent) and ``proportional``.
         proportional: Sets ``proportional`` in every stage that merges keys: merged keys weigh by
             the log of their size in the softmax. None leaves it as the stages say.
         downsample: 2 halves the image first, the baseline of table II; 1 does not.
@@ -231,7 +231,7 @@ class MiTPlusPlus(BaseModule):
 
 
 def _check_downsample(downsample: int, mode: str) -> None:
-    if downsample not in (1, 2):
+    if isinstance(downsample, bool) or downsample not in (1, 2):
         raise InputError(f"downsample must be 1 or 2, got {downsample!r}")
     if mode not in DOWNSAMPLE_MODES:
         allowed = " and ".join(map(repr, DOWNSAMPLE_MODES))

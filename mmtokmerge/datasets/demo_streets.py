@@ -6,8 +6,6 @@ already with the same settings is taken as it is.
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmtokmerge.datasets.new_folder import new_folder
+from mmtokmerge.datasets.new_folder import generate_set
 from mmtokmerge.datasets.streets.scene import draw_street
 from mmtokmerge.errors import InputError
 
@@ -70,30 +68,13 @@ def make_demo_streets(
     Raises:
         InputError: ``root`` holds files that are no demo set.
     """
-    found = _read_settings(root)
-    if found == asdict(settings):
-        return False
-    with new_folder(root) as scratch:
+
+    def fill(folder: Path) -> None:
         jobs = [(split, i) for split in CITIES for i in range(getattr(settings, split))]
         for split, index in progress(jobs):
-            _write_street(scratch, settings, split, index)
-        (scratch / META_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n")
-        if found is not None:
-            shutil.rmtree(root)
-    return True
+            _write_street(folder, settings, split, index)
 
-
-def _read_settings(root: Path) -> dict | None:
-    """The settings of the set at ``root``; ``None`` where there is nothing."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return None
-    try:
-        return json.loads((root / META_FILE).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{root} exists and holds no readable {META_FILE}, so it is not replaced: remove it or "
-            "name another folder"
-        ) from error
+    return generate_set(root, META_FILE, asdict(settings), fill)
 
 
 def _write_street(root: Path, settings: StreetSet, split: str, index: int) -> None:

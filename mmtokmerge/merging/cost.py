@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmtokmerge.merging.arch import MiTArch
-from mmtokmerge.merging.settings import Matcher, StageMerging
+from .arch import MiTArch
+from .settings import Matcher, StageMerging
 
 PARTS = (
     "patch_embedding",

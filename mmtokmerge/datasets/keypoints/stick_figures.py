@@ -6,8 +6,6 @@ already with the same settings is taken as it is.
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ import numpy as np
 
 from mmtokmerge.datasets.keypoints.coco_file import CocoFile
 from mmtokmerge.datasets.keypoints.jumper_drawing import draw_jumper
-from mmtokmerge.datasets.new_folder import new_folder
+from mmtokmerge.datasets.new_folder import generate_set
 from mmtokmerge.errors import InputError
 
 META_FILE = "stick_figures.json"
@@ -69,37 +67,20 @@ def make_stick_figures(
     Raises:
         InputError: ``root`` holds files that are no such set.
     """
-    found = _read_settings(root)
-    if found == asdict(settings):
-        return False
-    with new_folder(root) as scratch:
+
+    def fill(folder: Path) -> None:
         files = {split: CocoFile() for split in SPLITS}
         jobs = [(split, index) for split in SPLITS for index in range(getattr(settings, split))]
         for split, index in progress(jobs):
             rng = np.random.default_rng([settings.seed, SPLITS.index(split), index])
             image, points = draw_jumper(rng, settings.height, settings.width)
             name = f"{index:05d}.png"
-            _write(scratch / "images" / split / name, image)
+            _write(folder / "images" / split / name, image)
             files[split].add(name, (settings.width, settings.height), points, [True] * len(points))
         for split, file in files.items():
-            file.write(scratch / "annotations" / f"{split}.json")
-        (scratch / META_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n")
-        if found is not None:
-            shutil.rmtree(root)
-    return True
+            file.write(folder / "annotations" / f"{split}.json")
 
-
-def _read_settings(root: Path) -> dict | None:
-    """The settings of the set at ``root``; None where there is nothing."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return None
-    try:
-        return json.loads((root / META_FILE).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{root} exists and holds no readable {META_FILE}, so it is not replaced: remove it or "
-            "name another folder"
-        ) from error
+    return generate_set(root, META_FILE, asdict(settings), fill)
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:

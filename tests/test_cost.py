@@ -11,7 +11,16 @@ from mmtokmerge.merging.arch import MIT_ARCHS
 
 BOTH = [dict(r_q=0.5, q_stride=2, r_kv=0.5, kv_stride=(2, 4))] * 4
 N1D = [dict(q_mode="n1d", q_stride=3, kv_mode="n1d", kv_stride=2, proportional=True)] * 4
+LOCAL = [
+    dict(r_q=0.9, q_stride=4, r_kv=0.5, kv_stride=(2, 4), match="local", reuse=2),
+    dict(q_mode="n2d", unmerge="bilinear", r_kv=0.9, kv_stride=4, match="local"),
+    dict(r_q=0.7, q_stride=(3, 2), reuse=4, destination="centre"),
+    dict(r_q=0.5, match="local", reuse=9),
+]
 SIZES = [(61, 97), (64, 64), (17, 9), (1, 1)]
+
+
+OWN = ["both", "n1d", "local"]
 
 
 def test_equations_worked_by_hand():
@@ -40,7 +49,8 @@ def test_one_stage_worked_by_hand():
     assert (stage.grid, stage.reduced_grid, stage.queries, stage.keys) == ((16, 16), (2, 2), 256, 2)
     assert stage.patch_embedding == 256 * 3 * 32 * 49
     assert stage.spatial_reduction == 2 * 4 * 32 * 32 * 64
-    assert stage.projections == 2 * (256 * 32 * 32 * 2 + 2 * 32 * 32 * 2)
+    # With one head the output projection acts on the 2 values, not on the 256 queries.
+    assert stage.projections == 2 * (256 * 32 * 32 + 3 * 2 * 32 * 32)
     assert stage.matching == 2 * 4 * 1 * 32
     assert stage.attention == 2 * 2 * 256 * 2 * 32
     assert stage.mix_ffn == 2 * (2 * 256 * 32 * 128 + 256 * 128 * 9)
@@ -63,7 +73,7 @@ def flops_run(model, size, batch):
 
 
 @pytest.mark.parametrize("arch", ["b0", "b1", "b2"])
-@pytest.mark.parametrize("merging", [*PRESETS, BOTH, N1D], ids=[*PRESETS, "both", "n1d"])
+@pytest.mark.parametrize("merging", [*PRESETS, BOTH, N1D, LOCAL], ids=[*PRESETS, *OWN])
 def test_counts_are_those_of_the_encoder_on_small_images(arch, merging):
     model = encoder(arch, merging, "meta")
     for size in SIZES if arch == "b0" else SIZES[:1]:
@@ -76,6 +86,15 @@ def test_counts_are_those_of_the_encoder_on_small_images(arch, merging):
 def test_counts_are_those_of_the_encoder_on_large_images(merging, size):
     stages = cost.encoder_cost(MIT_ARCHS["b0"], read_merging(merging), size)
     assert 2 * cost.total_macs(stages) == flops_run(encoder("b0", merging, "meta"), size, 1)
+
+
+def test_options_worked_by_hand():
+    """B0 at 128 x 128, stage 3: 8 x 8 tokens of 160 channels in 2 layers, four cells of 4 x 4."""
+    counts = []
+    for options in ({}, dict(reuse=2), dict(match="local"), dict(match="local", reuse=5)):
+        merging = read_merging([{}, {}, dict(r_q=0.8, q_stride=4, **options), {}])
+        counts.append(cost.encoder_cost(MIT_ARCHS["b0"], merging, (128, 128))[2].matching)
+    assert counts == [2 * 64 * 4 * 160, 64 * 4 * 160, 2 * 64 * 9 * 160, 64 * 9 * 160]
 
 
 def test_downsampling_counts_the_halved_image():

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from mmtokmerge.merging import TokenAssignment
-from mmtokmerge.merging.settings import Matcher
 from mmtokmerge.visualization import (
     MergedTokens,
     Panel,
@@ -87,7 +86,7 @@ def test_groups_that_do_not_fit_the_grid() -> None:
 
 def tokens_of(groups: list[int], hw: tuple[int, int], covered=(1.0, 1.0)) -> MergedTokens:
     assignment = TokenAssignment.from_groups(torch.tensor([groups]), max(groups) + 1)
-    return MergedTokens(1, "keys/values", Matcher("bsm", (2, 2), 0.5), assignment, hw, covered)
+    return MergedTokens("Stage 1: keys and values", "bsm", assignment, hw, covered, stage=1)
 
 
 def test_what_the_grid_leaves_out_is_darkened() -> None:
@@ -100,9 +99,7 @@ def test_what_the_grid_leaves_out_is_darkened() -> None:
 
 def test_empty_groups_are_not_kept() -> None:
     groups = torch.tensor([[0, 1, 2, 2], [0, 0, 0, 0]])
-    tokens = MergedTokens(
-        1, "queries", Matcher("bsm", (2, 2), 0.5), TokenAssignment.from_groups(groups, 3), (2, 2)
-    )
+    tokens = MergedTokens("GBM in layer 5", "", TokenAssignment.from_groups(groups, 3), (2, 2))
     assert (tokens.num_kept(0), tokens.num_kept(1)) == (3, 1)
     assert tokens.groups(1).tolist() == [0, 0, 0, 0]
 

@@ -26,7 +26,9 @@ def encoder(merging: Any) -> MiTPlusPlus:
 
 
 def hooks_of(model: nn.Module) -> int:
-    return sum(len(module._forward_pre_hooks) for module in model.modules())
+    return sum(
+        len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()
+    )
 
 
 @torch.no_grad()
@@ -40,16 +42,17 @@ def test_records_what_the_model_itself_merges(monkeypatch: pytest.MonkeyPatch) -
 
     with monkeypatch.context() as patch:
         patch.setattr(Matcher, "assign", spy)
-        expected = model(x)  # keys, queries for each of two blocks, then queries for each of two
+        expected = model(x)  # queries and keys for each of two blocks, then queries for each of two
     assert len(own) == 6
     with record_assignments(model) as records:
         features = model(x)
-    assert [(r.stage, r.part, r.hw) for r in records] == [
-        (1, "queries", (18, 25)),
-        (1, "keys/values", (2, 3)),
-        (4, "queries", (3, 4)),
+    assert [(r.stage, r.place, r.how, r.hw) for r in records] == [
+        (1, "Stage 1: queries", "bsm, rate 0.5, cells of 2×2", (18, 25)),
+        (1, "Stage 1: keys and values", "bsm, rate 0.5, cells of 2×2", (2, 3)),
+        (4, "Stage 4: queries", "n2d, cells of 2×2", (3, 4)),
     ]
-    for record, used in zip(records, (own[1], own[0], own[4])):
+    for record in records:  # the first block's are the first of their grid
+        used = next(each for each in own if each.num_tokens == record.assignment.num_tokens)
         assert torch.equal(record.assignment.groups, used.groups)
     assert all(torch.equal(a, b) for a, b in zip(features, expected))
     assert records[1].covered == pytest.approx((16 / 18, 24 / 25))
@@ -63,6 +66,15 @@ def test_last_block_differs_from_the_first() -> None:
         model(x)
     assert [r.stage for r in first] == [r.stage for r in last]
     assert not torch.equal(first[0].groups(), last[0].groups())
+
+
+@torch.no_grad()
+def test_last_block_that_reuses_the_first_has_its_groups() -> None:
+    reusing = encoder([dict(r_q=0.5, q_stride=2, reuse=2), {}, {}, {}])
+    x = torch.randn(1, 3, 64, 64)
+    with record_assignments(reusing) as first, record_assignments(reusing, block="last") as last:
+        reusing(x)
+    assert torch.equal(first[0].groups(), last[0].groups())
 
 
 def test_nothing_stays_behind() -> None:

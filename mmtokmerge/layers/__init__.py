@@ -3,13 +3,21 @@
 from .attention import EfficientAttention, MultiheadAttention, attend
 from .drop_path import DropPath
 from .mix_ffn import MixFFN
+from .mlp import MLP
 from .patch_embed import OverlapPatchEmbed
+from .self_attention import SelfAttention
+from .tokens import TokenFeatures
+from .vit_layer import ViTLayer
 
 __all__ = [
+    "MLP",
     "DropPath",
     "EfficientAttention",
     "MixFFN",
     "MultiheadAttention",
     "OverlapPatchEmbed",
+    "SelfAttention",
+    "TokenFeatures",
+    "ViTLayer",
     "attend",
 ]

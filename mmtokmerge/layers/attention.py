@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..merging import StageMerging
+from ..merging import StageMerging, TokenAssignment
 from .layout import to_map, to_tokens
 
 
@@ -75,25 +76,50 @@ class MultiheadAttention(nn.Module):
 
         ``bias`` is added to the logits, broadcast to ``(B, heads, N, M)``.
         """
+        dropout = self.attn_drop if self.training else 0.0
+        queries, keys, values = self._project(q, kv)
+        # The weights of one head sum to 1, so that its output projection may act on the values,
+        # which are fewer than the queries where the grid of keys was reduced.
+        early = self.num_heads == 1 and dropout == 0
+        if early:
+            values = self.out_proj(values)
+        y = attend(
+            self._heads(queries),
+            self._heads(keys),
+            self._heads(values),
+            bias,
+            dropout=dropout,
+            fused=self.fused,
+        )
+        y = y.transpose(1, 2).flatten(2)
+        return y if early else self.out_proj(y)
+
+    def _project(self, q: Tensor, kv: Tensor) -> tuple[Tensor, ...]:
+        """Queries ``(B, N, C)``, keys and values ``(B, M, C)``; one product where all are one."""
+        if q is kv:
+            return F.linear(q, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         channels = q.shape[-1]
         weight_q, weight_kv = self.in_proj_weight.split([channels, 2 * channels])
         bias_q = bias_kv = None
         if self.in_proj_bias is not None:
             bias_q, bias_kv = self.in_proj_bias.split([channels, 2 * channels])
-        queries = self._heads(F.linear(q, weight_q, bias_q))
         keys, values = F.linear(kv, weight_kv, bias_kv).chunk(2, dim=-1)
-        y = attend(
-            queries,
-            self._heads(keys),
-            self._heads(values),
-            bias,
-            dropout=self.attn_drop if self.training else 0.0,
-            fused=self.fused,
-        )
-        return self.out_proj(y.transpose(1, 2).flatten(2))
+        return F.linear(q, weight_q, bias_q), keys, values
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, d)
+
+
+class MergedGroups(NamedTuple):
+    """What one attention merged; None where it merged nothing.
+
+    Args:
+        q: Groups of the queries on their grid.
+        kv: Groups of the keys and values on the reduced grid.
+    """
+
+    q: TokenAssignment | None = None
+    kv: TokenAssignment | None = None
 
 
 class EfficientAttention(nn.Module):
@@ -101,7 +127,7 @@ class EfficientAttention(nn.Module):
 
     Queries are merged from the input, keys and values after the reduction and its norm; the result
     is unmerged to the full grid. The output projection acts on the merged tokens: it commutes with
-    copying.
+    copying and to interpolating.
 
     Args:
         embed_dims: Channels C.
@@ -133,19 +159,39 @@ class EfficientAttention(nn.Module):
             self.sr = nn.Conv2d(embed_dims, embed_dims, sr_ratio, sr_ratio)
             self.norm = norm_layer(embed_dims)
 
-    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        """Attend among the tokens ``x (B, h*w, C)`` of the grid ``hw``; returns ``(B, h*w, C)``."""
+    def forward(
+        self, x: Tensor, hw: tuple[int, int], groups: MergedGroups | None = None
+    ) -> tuple[Tensor, MergedGroups]:
+        """Attend among the tokens of a grid.
+
+        Args:
+            x: ``(B, h*w, C)``.
+            hw: The grid ``(h, w)``.
+            groups: What an earlier attention of the stage returned, used again; None makes it anew.
+
+        Returns:
+            ``(B, h*w, C)`` and the groups that were merged.
+        """
         kv, kv_hw = self.reduce(x, hw)
+        if groups is None:
+            groups = self._match(x, hw, kv, kv_hw)
         bias = None
-        if self.merging.kv is not None:
-            groups = self.merging.kv.assign(kv, kv_hw)
-            kv = groups.merge(kv)
+        if groups.kv is not None:
+            kv = groups.kv.merge(kv)
             if self.merging.proportional:
-                bias = groups.sizes.to(kv.dtype).log()[:, None, None]  # (B, 1, 1, M)
-        if self.merging.q is None:
-            return self.attn(x, kv, bias)
-        groups = self.merging.q.assign(x, hw)
-        return groups.unmerge(self.attn(groups.merge(x), kv, bias))
+                bias = groups.kv.sizes.to(kv.dtype).log()[:, None, None]  # (B, 1, 1, M)
+        if groups.q is None:
+            return self.attn(x, kv, bias), groups
+        return groups.q.unmerge(self.attn(groups.q.merge(x), kv, bias)), groups
+
+    def _match(
+        self, x: Tensor, hw: tuple[int, int], kv: Tensor, kv_hw: tuple[int, int]
+    ) -> MergedGroups:
+        q_matcher, kv_matcher = self.merging.q, self.merging.kv
+        return MergedGroups(
+            None if q_matcher is None else q_matcher.assign(x, hw),
+            None if kv_matcher is None else kv_matcher.assign(kv, kv_hw),
+        )
 
     def reduce(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """Reduce tokens ``(B, h*w, C)`` to the keys' grid; returns ``(B, M, C)`` and that grid.

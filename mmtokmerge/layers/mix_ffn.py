@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .layout import to_map, to_tokens
 
-WHOLE_BYTES = 16 * 2**20  # a hidden map up to this size is made in one piece
+WHOLE_BYTES = 8 * 2**20  # a hidden map up to this size is made in one piece
 STRIP_BYTES = 4 * 2**20
 MIN_ROWS = 8  # a strip computes two rows of halo again
 

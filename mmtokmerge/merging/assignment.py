@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,10 +18,12 @@ class TokenAssignment:
     Args:
         groups: ``(B, N)`` int64, the index of each token's group, ``0 <= groups < M``.
         sizes: ``(B, M)`` int64, how many tokens each group holds.
+        padded: Whether a row may hold groups of size 0, known without asking the device.
     """
 
     groups: Tensor
     sizes: Tensor
+    padded: bool = field(default=False, kw_only=True)
 
     @classmethod
     def from_groups(cls, groups: Tensor, num_groups: int) -> TokenAssignment:
@@ -35,6 +37,35 @@ class TokenAssignment:
         """Each of ``num_tokens`` tokens stands alone: merging changes nothing."""
         groups = torch.arange(num_tokens, device=device)[None]  # (1, N)
         return cls(groups, torch.ones_like(groups))
+
+    @classmethod
+    def from_firsts(
+        cls,
+        firsts: Tensor,
+        present: Tensor | None = None,
+        num_groups: int | None = None,
+    ) -> TokenAssignment:
+        """Number groups in the order of their first tokens.
+
+        Args:
+            firsts: ``(B, N)`` int64, the first token of each token's group; its own place for a
+                token that stands first or alone.
+            present: ``(B, N)`` bool, False for rows that are padding: they count in no group.
+            num_groups: Groups of every image where that is known; else the device is asked once.
+        """
+        opens = firsts == torch.arange(firsts.shape[1], device=firsts.device)
+        if present is not None:
+            opens = opens & present
+        rank = opens.cumsum(1)  # (B, N), groups opened so far
+        groups = (rank - 1).clamp(min=0).gather(1, firsts)
+        padded = False
+        if num_groups is None:
+            counts = rank[:, -1]
+            most, least = torch.stack([counts.max(), counts.min()]).tolist()
+            num_groups, padded = max(1, most), least < most
+        ones = torch.ones_like(groups) if present is None else present.long()
+        sizes = groups.new_zeros(groups.shape[0], num_groups).scatter_add_(1, groups, ones)
+        return cls(groups, sizes, padded=padded)
 
     @property
     def num_tokens(self) -> int:
@@ -80,6 +111,29 @@ class TokenAssignment:
         means = sums / counts.masked_fill(counts == 0, 1)[:, None]
         return means.to(x.dtype).view(batch, self.num_groups, channels)
 
+    def pick(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Keep one random token of each group, ``(B, N, C) -> (B, M, C)``.
+
+        Draws from torch's generator of the device.
+
+        Args:
+            x: Tokens ``(B, N, C)``.
+            sizes: ``(B, N)`` how many tokens each row of ``x`` already stands for; rows of size 0
+                are never picked, but for a group that holds nothing else.
+        """
+        batch, _, channels = self._check(x, self.num_tokens, "pick")
+        groups = self.groups.expand(batch, -1)
+        # A random order of the tokens: the last of each group in it is the group's choice.
+        order = torch.rand(groups.shape, device=x.device).argsort(dim=1)  # (B, N)
+        rank = torch.empty_like(order)
+        places = torch.arange(self.num_tokens, device=x.device).expand_as(order)
+        rank.scatter_(1, order, places)
+        if sizes is not None:
+            rank = rank.masked_fill(sizes == 0, 0)
+        last = groups.new_zeros(batch, self.num_groups).scatter_reduce_(1, groups, rank, "amax")
+        chosen = order.gather(1, last)  # (B, M)
+        return x.gather(1, chosen[..., None].expand(-1, -1, channels))
+
     def unmerge(self, y: Tensor) -> Tensor:
         """Give each token its group's row, ``(B, M, C) -> (B, N, C)``.
 
@@ -112,7 +166,8 @@ class TokenAssignment:
         then = second.groups.expand(batch, -1)  # (B, M)
         sizes = self.sizes.new_zeros(batch, second.num_groups)
         sizes = sizes.scatter_add_(1, then, self.sizes.expand(batch, -1))
-        return TokenAssignment(then.gather(1, first), sizes)
+        padded = self.padded or second.padded
+        return TokenAssignment(then.gather(1, first), sizes, padded=padded)
 
     def _rows(self, batch: int) -> Tensor:
         """``(B*N,)`` the row of each token's group in a flat ``(B*M, C)`` view."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from ..errors import InputError, InputTypeError
 from .assignment import TokenAssignment
 from .grid import clip, destinations, pair
+from .neighbourhood import most_similar_around
 from .similarity import most_similar
+
+DESTINATIONS = ("corner", "centre")
+MATCHES = ("global", "local")
 
 
 def bipartite_matching(
@@ -17,20 +23,28 @@ def bipartite_matching(
     *,
     rate: float | None = None,
     stride: int | tuple[int, int] | None = None,
+    destination: str = "corner",
+    match: str = "global",
     threshold: float | Tensor | None = None,
+    count: int | None = None,
     sizes: Tensor | None = None,
+    share_count: bool = False,
 ) -> TokenAssignment:
-    """Match tokens by ``rate`` on a grid, or by ``threshold`` on a sequence.
+    """Match tokens by ``rate`` on a grid, or by ``threshold`` or ``count`` on a sequence.
 
     By rate (Segformer++, section III-B and III-C): the top-left token of each full ``stride`` cell
     is a destination, every other token a source; the ``int(N * rate)`` sources most similar to a
     destination merge into it. All images keep the same number of groups, and nothing waits for the
     device.
 
-    By threshold (ALGM, global merging): tokens at positions 1, 3, 5, ... are sources, the others
-    destinations; a source merges into its most similar destination if their cosine is strictly
-    greater than ``threshold``. Images keep their own numbers of groups, padded to the largest of
-    the batch; groups keep the order of their first token.
+    By threshold (ALGM, section 3.3, global merging): tokens 1, 3, 5, ..., counted from 1, are
+    sources, the others destinations; a source merges into its most similar destination if their
+    cosine is strictly greater than ``threshold``. Images keep their own numbers of groups, padded
+    to the largest of the batch, and the device is asked for them once.
+
+    By count (ToMe): the same, but the ``count`` most similar sources of each image merge.
+
+    Along a sequence, groups keep the order of their first token.
 
     Args:
         x: Tokens ``(B, N, C)`` whose cosine decides.
@@ -38,36 +52,48 @@ def bipartite_matching(
         rate: Fraction of tokens removed, ``0 <= rate <= 1 - 1 / (sy * sx)``.
         stride: Destination cells ``(sy, sx)`` in tokens, (2, 2) if None; with ``rate`` only. A
             grid side shorter than the stride takes the side as stride.
+        destination: 'corner', the top-left token of a cell ``(sy, sx)`` as in the paper, or
+            'centre', its token ``(sy // 2, sx // 2)``; with ``rate`` only.
+        match: 'global' compares a source with every destination, as in the paper, 'local' with
+            those of its own and the eight neighbouring cells, which costs O(N); with ``rate`` only.
         threshold: Cosine above which sources merge.
+        count: Sources that merge, at most ``ceil(N / 2)`` and none if N is 1.
         sizes: ``(B, N)`` tokens that each row stands for; rows of size 0 take no part, and merging
             needs the same sizes to leave them out. With ``threshold`` only.
+        share_count: With ``threshold``: every image merges as many sources as the image of the
+            batch that has the fewest above the threshold, its most similar ones (ALGM, section
+            3.3, training).
 
     Raises:
-        ValueError: If both or none of rate and threshold are given, the grid does not hold N
-            tokens, or the stride cannot reach the rate.
+        ValueError: If not exactly one of rate, threshold and count is given, the grid does not hold
+            N tokens, or the rate or count cannot be reached.
     """
-    if rate is not None and threshold is not None:
-        raise ValueError("bipartite_matching takes rate= or threshold=, not both")
+    if sum(given is not None for given in (rate, threshold, count)) != 1:
+        raise ValueError("bipartite_matching takes one of rate=, threshold= and count=")
     if x.dim() != 3 or x.shape[1] < 1:
         raise ValueError(f"bipartite_matching takes tokens (B, N, C), got {tuple(x.shape)}")
     with torch.no_grad():
+        if rate is None and (hw is not None or stride is not None):
+            raise ValueError("matching along the sequence takes no hw and no stride")
+        check_choice("destination", destination, DESTINATIONS)
+        check_choice("match", match, MATCHES)
+        if rate is None and (destination, match) != (DESTINATIONS[0], MATCHES[0]):
+            raise ValueError("destination and match go with rate=")
+        if threshold is None and (sizes is not None or share_count):
+            raise ValueError("sizes and share_count go with threshold=")
         if threshold is not None:
-            if hw is not None or stride is not None:
-                raise ValueError("matching by threshold runs along the sequence: no hw, no stride")
             if sizes is not None and sizes.shape != x.shape[:2]:
                 raise ValueError(
                     f"sizes must be {tuple(x.shape[:2])}, one for each token, "
                     f"got {tuple(sizes.shape)}"
                 )
-            return _by_threshold(x, threshold, sizes)
-        if rate is None:
-            raise ValueError("bipartite_matching needs rate= or threshold=")
-        if sizes is not None:
-            raise ValueError("matching by rate takes no sizes; they go with threshold")
-        if hw is None or hw[0] * hw[1] != x.shape[1]:
+            return _along_sequence(x, sizes, _above(threshold, share_count), None)
+        if count is not None:
+            return _by_count(x, count)
+        if rate is None or hw is None or hw[0] * hw[1] != x.shape[1]:
             raise ValueError(f"matching by rate needs the grid of {x.shape[1]} tokens, got hw={hw}")
         cell = check_rate(rate, (2, 2) if stride is None else stride)
-        return _by_rate(x, (hw[0], hw[1]), rate, cell)
+        return _by_rate(x, (hw[0], hw[1]), rate, cell, destination, match)
 
 
 def check_rate(
@@ -94,27 +120,46 @@ def check_rate(
     return sy, sx
 
 
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Refuse a value that is not among the allowed ones.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if value not in allowed:
+        choices = " and ".join(map(repr, allowed))
+        raise InputError(f"{name}={value!r} is unknown, allowed are {choices}")
+
+
 def merged_tokens(hw: tuple[int, int], rate: float, stride: tuple[int, int]) -> int:
     """Tokens of a grid that matching by ``rate`` removes: int(N * rate), at most the sources."""
     sy, sx = clip(stride, hw)
     tokens = hw[0] * hw[1]
-    return min(int(tokens * rate), tokens - (hw[0] // sy) * (hw[1] // sx))
+    wanted, sources = int(tokens * rate), tokens - (hw[0] // sy) * (hw[1] // sx)
+    return wanted if wanted < sources else sources
 
 
 def _by_rate(
-    x: Tensor, hw: tuple[int, int], rate: float, stride: tuple[int, int]
+    x: Tensor,
+    hw: tuple[int, int],
+    rate: float,
+    stride: tuple[int, int],
+    destination: str,
+    match: str,
 ) -> TokenAssignment:
     removed = merged_tokens(hw, rate, stride)
     if removed == 0:
         return TokenAssignment.identity(x.shape[1], x.device)
-    (h, w), (sy, sx) = hw, clip(stride, hw)
-    rows, columns = h // sy, w // sx
-    num_targets = rows * columns
-    grid = x.reshape(x.shape[0], h, w, x.shape[2])  # (B, h, w, C)
-    targets = grid[:, : rows * sy : sy, : columns * sx : sx].flatten(1, 2)  # (B, D, C)
-    similarity, best = most_similar(x, targets)  # (B, N)
+    cell = clip(stride, hw)
+    offset = (cell[0] // 2, cell[1] // 2) if destination == "centre" else (0, 0)
+    places, own = destinations(hw, cell, offset, x.device)  # (D,), (N,)
+    num_targets = places.shape[0]
+    targets = x.index_select(1, places)  # (B, D, C)
+    if match == "local":
+        similarity, best = most_similar_around(x, targets, hw, cell)
+    else:
+        similarity, best = most_similar(x, targets)  # (B, N)
 
-    own = destinations(hw, (sy, sx), x.device)  # (N,)
     best = torch.where(own < 0, best, own)
     similarity = similarity.masked_fill(own >= 0, torch.inf)
     chosen = similarity.topk(removed + num_targets, dim=1, sorted=False).indices
@@ -123,21 +168,64 @@ def _by_rate(
     return TokenAssignment.from_groups(torch.where(joined, best, alone), x.shape[1] - removed)
 
 
-def _by_threshold(x: Tensor, threshold: float | Tensor, sizes: Tensor | None) -> TokenAssignment:
+def _by_count(x: Tensor, count: int) -> TokenAssignment:
+    sources = (x.shape[1] + 1) // 2 if x.shape[1] > 1 else 0
+    if not 0 <= count <= sources:
+        raise InputError(f"count={count} sources cannot merge: {x.shape[1]} tokens have {sources}")
+    if count == 0:
+        return TokenAssignment.identity(x.shape[1], x.device)
+    return _along_sequence(x, None, _most(count), count)
+
+
+def _along_sequence(
+    x: Tensor,
+    sizes: Tensor | None,
+    joins: Callable[[Tensor], Tensor],
+    removed: int | None,
+) -> TokenAssignment:
+    """Merge those of tokens 1, 3, 5, ... (counted from 1) that ``joins`` picks.
+
+    ``joins`` maps the cosine ``(B, A)`` of each source, -inf for absent ones, to a bool.
+    """
     batch, tokens, _ = x.shape
     position = torch.arange(tokens, device=x.device).expand(batch, -1)  # (B, N)
-    present = torch.ones_like(position, dtype=torch.bool) if sizes is None else sizes > 0
-    root = position
-    if tokens > 1:
-        absent = None if sizes is None else ~present[:, ::2]
-        similarity, best = most_similar(x[:, 1::2], x[:, ::2], absent)  # (B, N // 2)
-        joins = (similarity > threshold) & present[:, 1::2]
-        root = position.clone()
-        root[:, 1::2] = torch.where(joins, 2 * best, position[:, 1::2])
-    first = position.scatter_reduce(1, root, position, "amin").gather(1, root)  # (B, N)
-    opens = (first == position) & present
-    number = (opens.cumsum(1) - 1).clamp(min=0)
-    groups = number.gather(1, first)
-    num_groups = max(1, int(opens.sum(1).max()))
-    counted = groups.new_zeros(batch, num_groups).scatter_add_(1, groups, present.long())
-    return TokenAssignment(groups, counted)
+    present = None if sizes is None else sizes > 0
+    if tokens == 1:
+        return TokenAssignment.from_firsts(position, present)
+    absent = None if present is None else ~present[:, 1::2]
+    with torch.autocast(x.device.type, enabled=False):  # a threshold is told to three digits
+        similarity, best = most_similar(x[:, ::2], x[:, 1::2], absent)  # (B, A)
+    if present is not None:
+        similarity = similarity.masked_fill(~present[:, ::2], -torch.inf)
+    root = position.clone()
+    root[:, ::2] = torch.where(joins(similarity), 2 * best + 1, position[:, ::2])
+    firsts = position.scatter_reduce(1, root, position, "amin").gather(1, root)
+    return TokenAssignment.from_firsts(
+        firsts, present, None if removed is None else tokens - removed
+    )
+
+
+def _above(threshold: float | Tensor, share_count: bool) -> Callable[[Tensor], Tensor]:
+    """Sources above the threshold; with ``share_count`` as many of each image, its best ones."""
+
+    def joins(similarity: Tensor) -> Tensor:
+        above = similarity > threshold
+        return best_of_each(similarity, above.sum(1).min()) if share_count else above
+
+    return joins
+
+
+def best_of_each(similarity: Tensor, count: Tensor) -> Tensor:
+    """``(B, A)`` bool: the ``count`` greatest of each row; the device is not asked."""
+    order = similarity.argsort(dim=1, descending=True, stable=True)
+    rank = torch.empty_like(order)
+    rank.scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    return rank < count
+
+
+def _most(count: int) -> Callable[[Tensor], Tensor]:
+    def joins(similarity: Tensor) -> Tensor:
+        chosen = similarity.topk(count, dim=1, sorted=False).indices
+        return torch.zeros_like(similarity, dtype=torch.bool).scatter_(1, chosen, True)
+
+    return joins

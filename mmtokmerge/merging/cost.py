@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .arch import MiTArch
-from .settings import Matcher, StageMerging
+from .matcher import Matcher, StageMerging
 
 PARTS = (
     "patch_embedding",
@@ -76,7 +76,8 @@ class StageCost:
         keys: Keys and values kept, of the reduced grid.
         patch_embedding: MACs of the strided convolution in front.
         spatial_reduction: MACs of the keys' strided convolutions.
-        projections: MACs of q, k, v and output projections, on merged tokens.
+        projections: MACs of q, k, v and output projections, on merged tokens; with one head the
+            output projection acts on the values.
         matching: MACs of the similarities with the destinations.
         attention: MACs of ``Q K^T`` and of the product with V.
         mix_ffn: MACs of the two linear layers and the depthwise convolution.
@@ -146,11 +147,13 @@ def _stage(
 ) -> StageCost:
     channels, ratio = arch.channels[index], arch.sr_ratios[index]
     layers = batch * arch.num_layers[index]
+    matchings = batch * -(-arch.num_layers[index] // merging.reuse)
     tokens = grid[0] * grid[1]
     reduced_grid = arch.reduced(index, grid)
     reduced = reduced_grid[0] * reduced_grid[1]
-    queries, query_targets = _kept(merging.q, grid)
-    keys, key_targets = _kept(merging.kv, reduced_grid)
+    queries, query_comparisons = _kept(merging.q, grid)
+    keys, key_comparisons = _kept(merging.kv, reduced_grid)
+    outputs = keys if arch.num_heads[index] == 1 else queries
     hidden = arch.mlp_ratio * channels
     return StageCost(
         grid,
@@ -159,15 +162,15 @@ def _stage(
         keys,
         patch_embedding=batch * tokens * in_channels * channels * arch.patch_sizes[index] ** 2,
         spatial_reduction=layers * reduced * (channels * ratio) ** 2 if ratio > 1 else 0,
-        projections=layers * 2 * (queries + keys) * channels**2,
-        matching=layers * (tokens * query_targets + reduced * key_targets) * channels,
+        projections=layers * (queries + 2 * keys + outputs) * channels**2,
+        matching=matchings * (query_comparisons + key_comparisons) * channels,
         attention=layers * 2 * queries * keys * channels,
         mix_ffn=layers * tokens * hidden * (2 * channels + 9),
     )
 
 
 def _kept(matcher: Matcher | None, grid: tuple[int, int]) -> tuple[int, int]:
-    """How many tokens of a grid are kept, and with how many destinations each is compared."""
+    """How many tokens of a grid are kept, and how many cosines choose them."""
     if matcher is None:
         return grid[0] * grid[1], 0
-    return matcher.num_groups(grid), matcher.num_destinations(grid)
+    return matcher.num_groups(grid), matcher.num_comparisons(grid)

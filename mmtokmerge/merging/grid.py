@@ -35,7 +35,9 @@ def pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
 
 def clip(stride: tuple[int, int], hw: tuple[int, int]) -> tuple[int, int]:
     """A grid side shorter than the stride takes the side as stride."""
-    return min(stride[0], hw[0]), min(stride[1], hw[1])
+    # A compiler takes a branch where it would carry a min() of a dynamic side through all sizes.
+    (sy, sx), (h, w) = stride, hw
+    return sy if sy <= h else h, sx if sx <= w else w
 
 
 def constant_of_grid(make: Callable[..., T]) -> Callable[..., T]:
@@ -59,18 +61,21 @@ def constant_of_grid(make: Callable[..., T]) -> Callable[..., T]:
 
 
 @constant_of_grid
-def destinations(hw: tuple[int, int], stride: tuple[int, int], device: torch.device) -> Tensor:
-    """``(N,)`` int64: the number of a destination token in raster order, -1 for all others.
+def destinations(
+    hw: tuple[int, int], stride: tuple[int, int], offset: tuple[int, int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The tokens at ``offset`` in the full ``stride`` cells of the grid ``hw``.
 
-    Destinations are the top-left tokens of the full ``stride`` cells of the grid ``hw``.
+    Returns:
+        ``(D,)`` int64, the places of the destinations in raster order, and ``(N,)``, the number of
+        each destination among them, -1 for all other tokens.
     """
-    (h, w), (sy, sx) = hw, stride
-    rows, columns = h // sy, w // sx
-    index = torch.full((h, w), -1, device=device)
-    index[: rows * sy : sy, : columns * sx : sx] = torch.arange(rows * columns, device=device).view(
-        rows, columns
-    )
-    return index.view(-1)
+    (h, w), (sy, sx), (oy, ox) = hw, stride, offset
+    y = torch.arange(h // sy, device=device) * sy + oy
+    x = torch.arange(w // sx, device=device) * sx + ox
+    places = (y[:, None] * w + x).view(-1)
+    numbers = torch.full((h * w,), -1, device=device)
+    return places, numbers.index_copy(0, places, torch.arange(places.shape[0], device=device))
 
 
 @constant_of_grid

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar, Union
-
-from torch import Tensor
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
 
 from ..errors import InputError, InputTypeError
-from .assignment import TokenAssignment
-from .bipartite import bipartite_matching, check_rate, merged_tokens
-from .grid import clip, pair
-from .neighbours import neighbour_pooling
+from .bipartite import DESTINATIONS, MATCHES, check_choice, check_rate
+from .grid import pair
+from .matcher import UNMERGES, Matcher, StageMerging
 
 T = TypeVar("T")
 
 MODES = ("bsm", "n1d", "n2d")
-KEYS = ("r_q", "r_kv", "q_mode", "kv_mode", "q_stride", "kv_stride", "proportional")
+OPTIONS: dict[str, Any] = dict(destination="corner", match="global", unmerge="copy", reuse=1)
+CHOICES = dict(destination=DESTINATIONS, match=MATCHES, unmerge=UNMERGES)
+KEYS = ("r_q", "r_kv", "q_mode", "kv_mode", "q_stride", "kv_stride", "proportional", *OPTIONS)
 
 _HQ_KV = dict(kv_mode="bsm", r_kv=0.6, kv_stride=(2, 2))
 _HQ_Q = dict(q_mode="bsm", r_q=0.8, q_stride=(4, 4))
@@ -33,61 +33,7 @@ PRESETS: dict[str, list[dict[str, Any]]] = {
     "n2d": [_N2D, _N2D, _N2D, _N2D],
 }
 
-MergingConfig = Union[str, Sequence[Mapping[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Matcher:
-    """One way of merging the tokens of a grid, fixed by a config.
-
-    Args:
-        mode: 'bsm' (bipartite soft matching by rate), 'n1d' or 'n2d' (neighbours).
-        stride: Destination cell or pooling cell ``(sy, sx)``; ``(1, k)`` for 'n1d'.
-        rate: Fraction of tokens removed, 'bsm' only.
-    """
-
-    mode: str
-    stride: tuple[int, int]
-    rate: float = 0.0
-
-    def assign(self, x: Tensor, hw: tuple[int, int]) -> TokenAssignment:
-        """Group the tokens ``x (B, N, C)`` of the grid ``hw``."""
-        if self.mode == "bsm":
-            return bipartite_matching(x, hw, rate=self.rate, stride=self.stride)
-        return neighbour_pooling(self._cell_grid(hw), kernel=self.stride, device=x.device)
-
-    def num_groups(self, hw: tuple[int, int]) -> int:
-        """How many groups :meth:`assign` makes of the grid ``hw``."""
-        if self.mode == "bsm":
-            return hw[0] * hw[1] - merged_tokens(hw, self.rate, self.stride)
-        h, w = self._cell_grid(hw)
-        sy, sx = clip(self.stride, (h, w))
-        return -(-h // sy) * -(-w // sx)
-
-    def num_destinations(self, hw: tuple[int, int]) -> int:
-        """How many destinations each token of the grid ``hw`` is compared with."""
-        if self.mode != "bsm" or merged_tokens(hw, self.rate, self.stride) == 0:
-            return 0
-        sy, sx = clip(self.stride, hw)
-        return (hw[0] // sy) * (hw[1] // sx)
-
-    def _cell_grid(self, hw: tuple[int, int]) -> tuple[int, int]:
-        return (1, hw[0] * hw[1]) if self.mode == "n1d" else hw
-
-
-@dataclass(frozen=True)
-class StageMerging:
-    """What one stage merges around its attention; None merges nothing.
-
-    Args:
-        q: Matcher of the queries.
-        kv: Matcher of the keys and values.
-        proportional: Merged keys weigh by the log of their size in the softmax.
-    """
-
-    q: Matcher | None = None
-    kv: Matcher | None = None
-    proportional: bool = False
+MergingConfig = str | Sequence[Mapping[str, Any]]
 
 
 def read_merging(merging: MergingConfig, proportional: bool | None = None) -> list[StageMerging]:
@@ -123,9 +69,7 @@ def read_merging(merging: MergingConfig, proportional: bool | None = None) -> li
         raise InputTypeError(f"proportional must be True, False or None, got {proportional!r}")
     if proportional and all(stage.kv is None for stage in stages):
         raise InputError("proportional=True needs a stage that merges keys (r_kv or kv_mode)")
-    return [
-        StageMerging(stage.q, stage.kv, proportional and stage.kv is not None) for stage in stages
-    ]
+    return [replace(stage, proportional=proportional and stage.kv is not None) for stage in stages]
 
 
 def _read_stage(stage: Any, where: str) -> StageMerging:
@@ -141,7 +85,35 @@ def _read_stage(stage: Any, where: str) -> StageMerging:
     kv = _read_matcher(stage, "kv", where)
     if proportional and kv is None:
         raise InputError(f"{where}: proportional=True needs merged keys, set r_kv or kv_mode")
-    return StageMerging(q, kv, proportional)
+    return _with_options(StageMerging(q, kv, proportional), stage, where)
+
+
+def _with_options(merging: StageMerging, stage: Mapping[str, Any], where: str) -> StageMerging:
+    """Add what goes beyond the paper: the keys of :data:`OPTIONS`."""
+    options = {key: stage.get(key, default) for key, default in OPTIONS.items()}
+    for key, allowed in CHOICES.items():
+        _located(where, partial(check_choice, key, options[key], allowed))
+    reuse = options["reuse"]
+    if isinstance(reuse, bool) or not isinstance(reuse, int):
+        raise InputTypeError(f"{where}: reuse must be a number of blocks, got {reuse!r}")
+    if reuse < 1:
+        raise InputError(f"{where}: reuse={reuse!r} must be at least 1")
+    matches = any(side is not None and side.mode == "bsm" for side in (merging.q, merging.kv))
+    pools = merging.q is not None and merging.q.mode == "n2d"
+    for key, value in options.items():
+        acts, needed = (pools, "q_mode='n2d'") if key == "unmerge" else (matches, "r_q or r_kv")
+        if value != OPTIONS[key] and not acts:
+            raise InputError(f"{where}: {key}={value!r} does nothing without {needed}")
+    q, kv = (_place(side, options) for side in (merging.q, merging.kv))
+    if q is not None and pools:
+        q = replace(q, unmerge=options["unmerge"])
+    return replace(merging, q=q, kv=kv, reuse=reuse)
+
+
+def _place(matcher: Matcher | None, options: Mapping[str, Any]) -> Matcher | None:
+    if matcher is None or matcher.mode != "bsm":
+        return matcher
+    return replace(matcher, destination=options["destination"], match=options["match"])
 
 
 def _read_matcher(stage: Mapping[str, Any], side: str, where: str) -> Matcher | None:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .triton_similarity import most_similar_triton, use_triton
+
 # Scores held at once; more tokens are compared in slices, which bounds the memory.
 MAX_SCORES = 2**25
 EPSILON = 1e-12
@@ -17,7 +19,8 @@ def most_similar(
     """Find each token's most similar destination by cosine (Segformer++, equation 1).
 
     Only the destinations are normalised before the product: a token's own length changes none of
-    its comparisons, and divides its best score afterwards.
+    its comparisons, and divides its best score afterwards. On a GPU ``MMTOKMERGE_TRITON`` chooses a
+    kernel that keeps no scores in memory, see :mod:`mmtokmerge.merging.triton_similarity`.
 
     Args:
         x: Tokens ``(B, N, C)``.
@@ -28,16 +31,29 @@ def most_similar(
         The cosine ``(B, N)``, at most 1, in fp32 at least, and the index ``(B, N)`` of the best
         destination.
     """
-    batch, tokens, _ = x.shape
-    precision = torch.promote_types(x.dtype, torch.float32)
-    targets = F.normalize(destinations.to(precision), dim=-1, eps=EPSILON)
-    targets = targets.to(x.dtype).transpose(1, 2)  # (B, C, D)
+    if use_triton(x, destinations):
+        return most_similar_triton(x, destinations, absent)
+    batch = x.shape[0]
+    targets = unit_rows(destinations).transpose(1, 2)  # (B, C, D)
     step = max(1, MAX_SCORES // max(1, batch * targets.shape[2]))
     best = [_best_score(part, targets, absent) for part in torch.split(x, step, dim=1)]
     score = torch.cat([values for values, _ in best], dim=1) if len(best) > 1 else best[0][0]
     index = torch.cat([indices for _, indices in best], dim=1) if len(best) > 1 else best[0][1]
-    length = torch.linalg.vector_norm(x, dim=-1, dtype=precision).clamp(min=EPSILON)
-    return (score.to(precision) / length).clamp(max=1), index
+    return cosine(score, x), index
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Rows of ``x (..., C)`` at length 1, in the dtype of ``x``; rows of zeros stay."""
+    precision = torch.promote_types(x.dtype, torch.float32)
+    unit: Tensor = F.normalize(x.to(precision), dim=-1, eps=EPSILON)
+    return unit.to(x.dtype)
+
+
+def cosine(score: Tensor, x: Tensor) -> Tensor:
+    """Cosine, at most 1 and in fp32 at least, from products ``(B, N)`` of ``x`` with unit rows."""
+    precision = torch.promote_types(x.dtype, torch.float32)
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, dtype=precision)
+    return (score.to(precision) / length.clamp(min=EPSILON)).clamp(max=1)
 
 
 def _best_score(x: Tensor, targets: Tensor, absent: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from mmtokmerge.visualization.differences import colour_labels, differing, highlight
+from mmtokmerge.visualization.encode import encode_one
 from mmtokmerge.visualization.figures import difference_figure, token_figure
 from mmtokmerge.visualization.groups import draw_groups, draw_tokens
 from mmtokmerge.visualization.layout import Panel, panel_figure
-from mmtokmerge.visualization.record import MergedTokens, encode_one, merges, record_assignments
+from mmtokmerge.visualization.merged import MergedTokens, WindowSimilarity
+from mmtokmerge.visualization.record import merges, record_assignments
+from mmtokmerge.visualization.similarity import draw_similarity
 
 __all__ = [
     "MergedTokens",
     "Panel",
+    "WindowSimilarity",
     "colour_labels",
     "difference_figure",
     "differing",
     "draw_groups",
+    "draw_similarity",
     "draw_tokens",
     "encode_one",
     "highlight",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from mmtokmerge.visualization.record import MergedTokens
+from mmtokmerge.visualization.merged import MergedTokens
 
 BORDER_STRENGTH = 0.5
 UNCOVERED_STRENGTH = 0.25
@@ -68,12 +70,27 @@ def draw_tokens(
         ``(H', W', 3)`` uint8.
     """
     image = resize_nearest(image, size or image.shape[:2])
-    height, width = (
-        max(1, round(side * part)) for side, part in zip(image.shape[:2], tokens.covered)
-    )
-    picture = blend(image, (0, 0, 0), 1 - UNCOVERED_STRENGTH)
     groups = tokens.groups(index).cpu().numpy()
-    picture[:height, :width] = draw_groups(image[:height, :width], groups, tokens.hw)
+    return draw_covered(image, tokens.covered, lambda part: draw_groups(part, groups, tokens.hw))
+
+
+def draw_covered(
+    image: np.ndarray,
+    covered: tuple[float, float],
+    draw: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """Let ``draw`` replace the part of an image that a grid covers; the rest is darkened.
+
+    Args:
+        image: ``(H, W, 3)`` uint8.
+        covered: Fractions of the height and width from the top left; nothing is drawn where one
+            is 0.
+        draw: Given the covered part, makes a picture of its size.
+    """
+    picture = blend(image, (0, 0, 0), 1 - UNCOVERED_STRENGTH)
+    if min(covered) > 0:
+        height, width = (max(1, round(side * part)) for side, part in zip(image.shape[:2], covered))
+        picture[:height, :width] = draw(image[:height, :width])
     return picture
 
 

@@ -7,23 +7,54 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 DPI = 100
 PANEL_WIDTH, MAX_PANEL_WIDTH = 640, 1024
 MARGIN, TITLE, HEADING, LEGEND_ROW, FONT = 14, 26, 40, 26, 11.5
+BAR, BAR_ROW = 14, 64
+
+
+@dataclass(frozen=True)
+class ColourBar:
+    """What the colours of a picture mean.
+
+    Args:
+        colours: A colour map of matplotlib.
+        low: The value of its first colour.
+        high: The value of its last colour.
+        mark: A value that a line marks on the bar where the bar reaches it.
+        label: What the values are.
+    """
+
+    colours: str
+    low: float
+    high: float
+    mark: float
+    label: str
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One picture of a figure: ``image (H, W, 3)`` uint8 RGB, a title and a line below it."""
+    """One picture of a figure.
+
+    Args:
+        image: ``(H, W, 3)`` uint8 RGB.
+        title: One line above the picture.
+        subtitle: A second line.
+        bar: What the picture's colours mean, drawn below it.
+    """
 
     image: np.ndarray
     title: str
     subtitle: str = ""
+    bar: ColourBar | None = None
 
 
 def panel_figure(
@@ -51,7 +82,10 @@ def panel_figure(
     per_row = max(1, total_width // 150)
     legend_height = -(-len(legend) // per_row) * LEGEND_ROW + (MARGIN if legend else 0)
     top = HEADING if heading else MARGIN
-    total_height = top + len(rows) * (caption + height + MARGIN) + legend_height
+    bars = [BAR_ROW if any(panel.bar for panel in row) else 0 for row in rows]
+    row_heights = (caption + height + bar + MARGIN for bar in bars)
+    tops = list(itertools.accumulate(row_heights, initial=top))  # the last is where the legend is
+    total_height = tops[-1] + legend_height
     figure = Figure(figsize=(total_width / DPI, total_height / DPI), dpi=DPI, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     write = _Writer(figure, total_width, total_height)
@@ -60,10 +94,13 @@ def panel_figure(
     corners = []
     for i, row in enumerate(rows):
         for j, panel in enumerate(row):
-            x, y = MARGIN + j * (width + MARGIN), top + i * (caption + height + MARGIN)
+            x, y = MARGIN + j * (width + MARGIN), tops[i]
             corners.append((x, y + caption))
             write(x, y + TITLE / 2, panel.title, weight="bold")
             write(x, y + 1.5 * TITLE, panel.subtitle, color="#555555")
+            if panel.bar:
+                tall, wide = fit(panel.image, (height, width))
+                write.bar(x, y + caption + tall, wide, panel.bar)
     if legend:
         patches = [Patch(color=np.asarray(rgb) / 255, label=name) for name, rgb in legend]
         style = dict(loc="lower center", frameon=False, fontsize=FONT)
@@ -96,6 +133,23 @@ class _Writer:
     def __call__(self, x: float, y: float, text: str, size: float = FONT, **style: str) -> None:
         place = (x / self.width, 1 - y / self.height)
         self.figure.text(*place, text, size=size, va="center", **style)
+
+    def bar(self, x: float, y: float, width: float, bar: ColourBar) -> None:
+        """Draw a colour bar ``width`` pixels wide below ``y``, its label and numbers under it."""
+        left, bottom = (x + MARGIN) / self.width, 1 - (y + MARGIN / 2 + BAR) / self.height
+        axes = self.figure.add_axes(
+            (left, bottom, (width - 2 * MARGIN) / self.width, BAR / self.height)
+        )
+        Colorbar(
+            axes,
+            cmap=matplotlib.colormaps[bar.colours],
+            norm=Normalize(bar.low, bar.high),
+            orientation="horizontal",
+        )
+        axes.tick_params(labelsize=FONT - 2, pad=1, length=2)
+        axes.set_xlabel(bar.label, size=FONT - 1, labelpad=1)
+        if bar.low <= bar.mark <= bar.high:
+            axes.axvline(bar.mark, color="red", linewidth=2.5)
 
 
 def panel_height(image: np.ndarray, width: int) -> int:

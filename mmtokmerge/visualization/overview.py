@@ -18,10 +18,18 @@ from torch import nn
 from mmtokmerge.datasets.transforms.files import read_image
 from mmtokmerge.engine.second_model import load_model
 from mmtokmerge.errors import InputError
+from mmtokmerge.models.backbones import VisionTransformer
 from mmtokmerge.visualization.differences import colour_labels
-from mmtokmerge.visualization.figures import class_legend, difference_panel, token_panels
+from mmtokmerge.visualization.encode import encode_one
+from mmtokmerge.visualization.figures import (
+    class_legend,
+    difference_panel,
+    token_heading,
+    token_panels,
+)
 from mmtokmerge.visualization.layout import Panel, panel_figure, panel_height
-from mmtokmerge.visualization.record import encode_one
+from mmtokmerge.visualization.record import merges_by_stage
+from mmtokmerge.visualization.record_reducers import name_of, reducers_of
 
 WIDTH = 480
 
@@ -30,8 +38,8 @@ def overview_figure(
     cfg: Config,
     checkpoint: str,
     image: str,
-    stages: Sequence[int] = (1, 2, 3, 4),
-    block: str = "first",
+    stages: Sequence[int] | None = None,
+    block: str | None = None,
     device: str = "cpu",
 ) -> np.ndarray:
     """Draw an image, its merged tokens, and the predictions with merging and without.
@@ -40,33 +48,39 @@ def overview_figure(
         cfg: The config of a segmentor that merges; its test pipeline prepares the image.
         checkpoint: Weights of the model.
         image: An image file.
-        stages: Stages, counted from 1, whose tokens are drawn.
-        block: 'first' or 'last', the block of each stage that is drawn.
+        stages: Stages, counted from 1, whose tokens are drawn; all if None. Only for encoders
+            with stages: of a plain ViT each reducer's are drawn.
+        block: 'first' or 'last', the block of each stage that is drawn; 'first' if None.
         device: Where the models run.
 
     Returns:
         The figure ``(H, W, 3)`` uint8 RGB.
 
     Raises:
-        InputError: If a file is missing or does not fit, or none of ``stages`` merges.
+        InputError: If a file is missing or does not fit, none of ``stages`` merges, or ``stages``
+            or ``block`` is given for an encoder without stages.
     """
-    plain = without_merging(cfg)
+    check_merging(cfg)
     shown = mmcv.bgr2rgb(read_image(image, "image", "color", "cv2"))  # (H, W, 3)
     batch = load_image(cfg, image)
     model = load_model(cfg, checkpoint, device)
-    pixels, records, note = encode_one(model, batch, block=block)
-    records = [tokens for tokens in records if tokens.stage in stages]
-    if not records:
+    if (stages or block) and not merges_by_stage(model):
         raise InputError(
-            f"The config {cfg.filename} merges nothing in stages {', '.join(map(str, stages))}."
+            f"--stage and --block choose tokens of stages, but the encoder of {cfg.filename} "
+            "has none that merge: leave them out to draw each reducer."
         )
+    block = block or "first"
+    pixels, records, note = encode_one(model, batch, block=block)
+    if stages:
+        records = [tokens for tokens in records if tokens.stage in stages]
+        if not records:
+            listed = ", ".join(map(str, stages))
+            raise InputError(f"The config {cfg.filename} merges nothing in stages {listed}.")
     merged = predict(model, batch)
-    unmerged = predict(load_model(plain, checkpoint, device), batch)
+    unmerged = predict_without_merging(model, batch, cfg, checkpoint, device)
     seen = pixels.permute(1, 2, 0).byte().cpu().numpy()  # (H, W, 3)
     classes, palette = classes_of(cfg)
     height, width = shown.shape[:2]
-    merging = cfg.model.backbone.merging
-    kind = merging if isinstance(merging, str) else "custom"
     top = [
         Panel(shown, "Image", f"{height}×{width} pixels"),
         Panel(
@@ -75,32 +89,49 @@ def overview_figure(
         Panel(
             colour_labels(shown, merged, palette),
             "Prediction with merged tokens",
-            f"{kind} merging",
+            f"{kind_of_merging(model, cfg)} merging",
         ),
         difference_panel(shown, unmerged, merged),
     ]
     panels = token_panels(seen, records, (panel_height(shown, WIDTH), WIDTH))
     rows = [top, *(panels[start : start + 4] for start in range(0, len(panels), 4))]
-    heading = f"{Path(image).name}: merged tokens, {block} block of each stage"
+    heading = token_heading(Path(image).name, records, block, note)
     legend = class_legend((unmerged, merged), classes, palette)
-    return panel_figure(rows, heading + (note and f" ({note})"), legend, WIDTH)
+    return panel_figure(rows, heading, legend, WIDTH)
+
+
+def check_merging(cfg: Config) -> None:
+    """Raise InputError if the config's backbone has no merging to draw."""
+    backbone = cfg.get("model", {}).get("backbone", {})
+    if backbone.get("merging", "none") == "none" and not backbone.get("reducers"):
+        raise InputError(
+            f"The config {cfg.filename} merges no tokens (model.backbone has neither merging nor "
+            "reducers): take one such as configs/segformerpp/b0_camvid_hq.py."
+        )
+
+
+def kind_of_merging(model: nn.Module, cfg: Config) -> str:
+    """The preset's name, 'custom', or the reducers' names, such as 'CLAP and GBM'."""
+    reducers = " and ".join(name_of(reducer) for reducer in reducers_of(model))
+    merging = cfg.model.backbone.get("merging")
+    return reducers or (merging if isinstance(merging, str) else "custom")
+
+
+def predict_without_merging(
+    model: nn.Module, batch: dict, cfg: Config, checkpoint: str, device: str
+) -> np.ndarray:
+    """The classes ``(H, W)`` that the same weights predict where nothing is merged."""
+    if isinstance(model.backbone, VisionTransformer):
+        with model.backbone.no_reduction():
+            return predict(model, batch)
+    return predict(load_model(without_merging(cfg), checkpoint, device), batch)
 
 
 def without_merging(cfg: Config) -> Config:
-    """The same config with ``merging='none'``.
-
-    Raises:
-        InputError: If the config's backbone has no merging to leave out.
-    """
+    """The same config, of a MiT++, with ``merging='none'``."""
     plain = copy.deepcopy(cfg)
-    backbone = plain.get("model", {}).get("backbone", {})
-    if backbone.get("merging", "none") == "none":
-        raise InputError(
-            f"The config {cfg.filename} merges no tokens (model.backbone.merging is 'none'): "
-            "take one such as configs/segformerpp/b0_camvid_hq.py."
-        )
-    backbone["merging"] = "none"
-    backbone.pop("proportional", None)
+    plain.model.backbone["merging"] = "none"
+    plain.model.backbone.pop("proportional", None)
     return plain
 
 

@@ -59,9 +59,9 @@ def test_equals_loops(
 
 
 def test_golden_by_hand() -> None:
-    """Sources 1 (88), 3 (44), 5 (200 degrees); destinations 0 (0), 2 (45), 4 (90 degrees).
+    """Sources 0 (0), 2 (45), 4 (90 degrees); destinations 1 (88), 3 (44), 5 (200 degrees).
 
-    Token 1 goes to 4, off by 2 degrees, token 3 to 2, off by 1; token 5 is far from all. The order
+    Token 4 goes to 1, off by 2 degrees, token 2 to 3, off by 1; token 0 is far from all. The order
     of first tokens: 0, 1 (with 4), 2 (with 3), 5.
     """
     value = bipartite_matching(angles([0, 88, 45, 44, 90, 200]), threshold=0.99)
@@ -88,7 +88,7 @@ def test_a_threshold_above_one_is_the_identity(dtype: torch.dtype) -> None:
 def test_images_keep_their_own_counts() -> None:
     same, apart = angles([0, 0, 0, 0]), angles([0, 90, 180, 270])
     value = bipartite_matching(torch.cat([same, apart]), threshold=0.5)
-    # Three zeros stand apart from destination 0: token 1 and 3 join token 0 or 2, equally near.
+    # Tokens 0 and 2 join token 1 or 3, equally near.
     assert value.sizes[1].tolist() == [1, 1, 1, 1]
     assert value.sizes[0].sum() == 4
     assert (value.sizes[0] == 0).any()
@@ -109,12 +109,12 @@ def test_images_do_not_touch_each_other() -> None:
 
 
 def test_absent_destinations_are_never_chosen() -> None:
-    """Token 2 equals token 1 but is absent; token 0 is 60 degrees away."""
-    x = angles([60, 0, 0])
-    sizes = torch.tensor([[1, 1, 0]])
-    assert bipartite_matching(x, threshold=0.9, sizes=sizes).sizes.tolist() == [[1, 1]]
-    assert bipartite_matching(x, threshold=0.4, sizes=sizes).sizes.tolist() == [[2]]
-    assert bipartite_matching(x, threshold=0.9).sizes.tolist() == [[1, 2]]
+    """Token 3 equals token 0 but is absent; token 1 is 60 degrees away."""
+    x = angles([0, 60, 200, 0])
+    sizes = torch.tensor([[1, 1, 1, 0]])
+    assert bipartite_matching(x, threshold=0.9, sizes=sizes).sizes.tolist() == [[1, 1, 1]]
+    assert bipartite_matching(x, threshold=0.4, sizes=sizes).sizes.tolist() == [[2, 1]]
+    assert bipartite_matching(x, threshold=0.9).sizes.tolist() == [[2, 1, 1]]
 
 
 def test_a_row_with_nothing_in_it() -> None:
@@ -150,3 +150,50 @@ def test_scores_are_made_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
         sliced = bipartite_matching(x, threshold=0.9)
     assert torch.equal(sliced.groups, whole.groups)
     assert watch.largest <= 2**16
+
+
+@given(
+    tokens=st.integers(1, 14),
+    batch=st.integers(1, 3),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 2**16),
+)
+def test_by_count_merges_the_most_similar_sources(
+    tokens: int, batch: int, share: float, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    x = torch.randn(batch, tokens, 3, dtype=torch.float64)
+    count = int(share * (tokens + 1) / 2) if tokens > 1 else 0
+    value = bipartite_matching(x, count=count)
+    assert value.num_groups == tokens - count
+    assert not value.padded
+    for row in range(batch):
+        best = sorted(
+            max(
+                (brute_force.cosine(x[row, i].tolist(), x[row, j].tolist()))
+                for j in range(1, tokens, 2)
+            )
+            for i in range(0, tokens, 2)
+            if tokens > 1
+        )
+        # The count-th best cosine as a threshold merges the same sources.
+        bound = 2.0 if count == 0 else best[-count] - 1e-9
+        expected = brute_force.match_by_threshold(x[row].tolist(), bound)
+        assert value.groups.expand(batch, -1)[row].tolist() == expected
+
+
+def test_a_shared_count_is_that_of_the_image_that_merges_least() -> None:
+    """One source of the first image is above 0.9, two of the second: of those its better one."""
+    first, second = angles([0, 1, 100, 200]), angles([0, 20, 110, 111])
+    value = bipartite_matching(torch.cat([first, second]), threshold=0.9, share_count=True)
+    assert value.groups.tolist() == [[0, 0, 1, 2], [0, 1, 2, 2]]
+    assert not value.padded
+    own = bipartite_matching(torch.cat([first, second]), threshold=0.9)
+    assert own.groups.tolist() == [[0, 0, 1, 2], [0, 0, 1, 1]]
+    assert own.padded
+
+
+@pytest.mark.parametrize("count", [-1, 3])
+def test_a_count_that_cannot_be_reached_is_refused(count: int) -> None:
+    with pytest.raises(ValueError, match=f"count={count}"):
+        bipartite_matching(torch.randn(1, 4, 2), count=count)

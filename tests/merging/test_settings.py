@@ -63,6 +63,26 @@ def test_nothing_to_merge(nothing: dict[str, Any]) -> None:
     assert read_merging(stages(**nothing)) == [StageMerging()] * 4
 
 
+def test_options_beyond_the_paper() -> None:
+    stage = dict(r_q=0.9, q_stride=4, r_kv=0.5, destination="centre", match="local", reuse=3)
+    read = read_merging(stages(**stage))[0]
+    assert read.q == Matcher("bsm", (4, 4), 0.9, "centre", "local")
+    assert read.kv == Matcher("bsm", (2, 2), 0.5, "centre", "local")
+    assert read.reuse == 3
+    mixed = dict(q_mode="n2d", unmerge="bilinear", r_kv=0.5, match="local", proportional=True)
+    read = read_merging(stages(**mixed))[0]
+    assert read.q == Matcher("n2d", (2, 2), unmerge="bilinear")
+    assert read.kv == Matcher("bsm", (2, 2), 0.5, match="local")
+    assert read.proportional
+    assert read_merging(stages(**stage), proportional=True)[0].reuse == 3
+
+
+def test_options_are_off_where_absent_and_may_be_named() -> None:
+    off = dict(destination="corner", match="global", unmerge="copy", reuse=1)
+    for stage in ({}, dict(r_q=0.5), dict(q_mode="n2d")):
+        assert read_merging(stages(**stage, **off)) == read_merging(stages(**stage))
+
+
 def test_one_switch_for_all_stages() -> None:
     on = [stage.proportional for stage in read_merging("hq", proportional=True)]
     assert on == [True, True, False, False]
@@ -122,6 +142,20 @@ def test_one_switch_for_all_stages() -> None:
         (stages(proportional=True), ValueError, "proportional=True.*r_kv"),
         (stages(proportional=True, r_q=0.5), ValueError, "proportional=True.*r_kv"),
         (stages(r_kv=0.5, proportional=1), TypeError, "proportional.*1"),
+        # options beyond the paper
+        (stages(r_q=0.5, match="near"), ValueError, "stage 1.*match='near'.*'global' and 'local'"),
+        (stages(r_q=0.5, destination=None), ValueError, "stage 1.*destination=None.*'centre'"),
+        (stages(q_mode="n2d", unmerge=["copy"]), ValueError, r"unmerge=\['copy'\].*'bilinear'"),
+        (stages(r_q=0.5, reuse=0), ValueError, "stage 1.*reuse=0"),
+        (stages(r_q=0.5, reuse=2.0), TypeError, r"stage 1.*reuse.*2\.0"),
+        (stages(r_q=0.5, reuse=True), TypeError, "reuse.*True"),
+        (stages(match="local"), ValueError, "stage 1.*match='local'.*r_q or r_kv"),
+        (stages(q_mode="n2d", destination="centre"), ValueError, "destination='centre'.*r_q"),
+        (stages(q_mode="n2d", reuse=2), ValueError, "reuse=2.*r_q or r_kv"),
+        (stages(unmerge="bilinear"), ValueError, "unmerge='bilinear'.*q_mode='n2d'"),
+        (stages(r_q=0.5, unmerge="bilinear"), ValueError, "unmerge='bilinear'.*q_mode='n2d'"),
+        (stages(kv_mode="n2d", unmerge="bilinear"), ValueError, "unmerge.*q_mode='n2d'"),
+        (stages(q_mode="n1d", unmerge="bilinear"), ValueError, "unmerge.*q_mode='n2d'"),
     ],
 )
 def test_wrong_settings_are_one_sentence(merging: Any, error: Any, message: str) -> None:

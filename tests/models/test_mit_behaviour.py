@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mmtokmerge.merging import Matcher, TokenAssignment
 from mmtokmerge.models import MiTPlusPlus
 
 TINY = dict(embed_dims=8, num_layers=[1, 2, 1, 1])
@@ -20,7 +21,20 @@ MIXED = [
     dict(r_q=0.5, r_kv=0.25),
     dict(q_mode="n2d", q_stride=(1, 2), kv_mode="n2d", kv_stride=(2, 1)),
 ]
-MERGINGS = {"none": "none", "hq": "hq", "fast": "fast", "n2d": "n2d", "mixed": MIXED}
+OPTIONS = [
+    dict(q_mode="n2d", unmerge="bilinear", r_kv=0.9, kv_stride=4, destination="centre", reuse=2),
+    dict(r_q=0.9, q_stride=4, r_kv=0.5, match="local", proportional=True, reuse=2),
+    dict(r_q=0.5, match="local", destination="centre", reuse=7),
+    dict(q_mode="n2d", unmerge="bilinear"),
+]
+MERGINGS = {
+    "none": "none",
+    "hq": "hq",
+    "fast": "fast",
+    "n2d": "n2d",
+    "mixed": MIXED,
+    "options": OPTIONS,
+}
 each_merging = pytest.mark.parametrize("merging", MERGINGS.values(), ids=MERGINGS)
 
 
@@ -207,6 +221,36 @@ def test_downsampling_is_bilinear_unless_told() -> None:
     ]
     assert torch.equal(outs[0], outs[1])
     assert not torch.allclose(outs[0], outs[2])
+
+
+@pytest.mark.parametrize(("reuse", "matchings"), [(1, 5), (2, 3), (3, 2), (5, 1), (9, 1)])
+def test_blocks_share_a_matching(
+    reuse: int, matchings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[int, int]] = []
+    assign = Matcher.assign
+
+    def counted(self: Matcher, x: torch.Tensor, hw: tuple[int, int]) -> TokenAssignment:
+        calls.append(hw)
+        return assign(self, x, hw)
+
+    monkeypatch.setattr(Matcher, "assign", counted)
+    merging = [dict(r_kv=0.5, reuse=reuse), {}, dict(r_q=0.5), {}]
+    model = build(merging, arch=dict(embed_dims=8, num_layers=[5, 1, 2, 1])).eval()
+    model(torch.randn(1, 3, 128, 128))
+    assert calls == [(4, 4)] * matchings + [(8, 8)] * 2
+
+
+def test_reuse_merges_as_the_first_block_did() -> None:
+    """Each block gets the groups of the first of its run, whatever its own tokens say."""
+    merging = [dict(r_q=0.5, r_kv=0.5, reuse=2), {}, {}, {}]
+    model = build(merging, arch=dict(embed_dims=8, num_layers=[3, 1, 1, 1])).eval()
+    made = []
+    for block in model.layers[0][1]:
+        block.attn.register_forward_hook(lambda module, inputs, out: made.append(out[1]))
+    model(torch.randn(1, 3, 64, 64))
+    assert made[0] is made[1]
+    assert not torch.equal(made[1].q.groups, made[2].q.groups)
 
 
 def test_out_indices_choose_stages() -> None:

@@ -7,13 +7,20 @@ from typing import Any
 import pytest
 import torch
 
+from mmtokmerge.layers import EfficientAttention
+from mmtokmerge.merging import read_merging
 from mmtokmerge.models import MiTPlusPlus
 
 TINY = dict(embed_dims=8, num_layers=[1, 1, 1, 1])
-each_preset = pytest.mark.parametrize("merging", ["none", "hq", "fast", "n2d"])
+LOCAL = [
+    dict(r_q=0.9, q_stride=4, r_kv=0.5, match="local", destination="centre", proportional=True),
+    dict(q_mode="n2d", unmerge="bilinear"),
+    dict(r_q=0.5, match="local", reuse=2),
+    dict(r_q=0.5, match="local"),
+]
 
 
-def build(merging: str, **kwargs: Any) -> MiTPlusPlus:
+def build(merging: Any, **kwargs: Any) -> MiTPlusPlus:
     torch.manual_seed(0)
     return MiTPlusPlus(TINY, merging=merging, **kwargs).double().eval()
 
@@ -23,8 +30,8 @@ def fresh_dynamo() -> None:
     torch._dynamo.reset()
 
 
-@each_preset
-def test_one_graph(merging: str) -> None:
+@pytest.mark.parametrize("merging", ["none", "hq", "fast", "n2d", pytest.param(LOCAL, id="local")])
+def test_one_graph(merging: Any) -> None:
     """A graph break or a wait for the device raises with fullgraph=True."""
     model = build(merging)
     x = torch.randn(2, 3, 70, 90, dtype=torch.float64)
@@ -47,6 +54,51 @@ def test_one_graph_in_training() -> None:
         torch.testing.assert_close(a, b)
 
 
+def graphs_of_sizes(forward: Any, sizes: list[tuple[int, int]], channels: int) -> int:
+    """Compile for any height and width, compare at each size, and count the graphs made."""
+    counts = torch._dynamo.utils.counters["stats"]
+    before = counts["unique_graphs"]
+    compiled = torch.compile(forward, fullgraph=True, backend="aot_eager", dynamic=True)
+    with torch.no_grad():
+        for size in sizes:
+            x = torch.randn(2, channels, *size, dtype=torch.float64)
+            torch.testing.assert_close(compiled(x), forward(x))
+    return int(counts["unique_graphs"] - before)
+
+
+@pytest.mark.parametrize(
+    ("sr_ratio", "stage"),
+    [
+        (2, {}),
+        (2, dict(r_kv=0.9, kv_stride=4, proportional=True)),
+        pytest.param(1, dict(r_q=0.8, q_stride=4), marks=pytest.mark.slow),
+        pytest.param(1, dict(q_mode="n2d", q_stride=2), marks=pytest.mark.slow),
+        pytest.param(1, dict(r_q=0.9, q_stride=4, match="local"), marks=pytest.mark.slow),
+        pytest.param(1, dict(q_mode="n2d", unmerge="bilinear"), marks=pytest.mark.slow),
+    ],
+    ids=["none", "kv", "q", "n2d", "local", "bilinear"],
+)
+def test_one_graph_for_all_sizes(sr_ratio: int, stage: dict[str, Any]) -> None:
+    """The merging layers with dynamic height and width: no graph of their own for each size.
+
+    torch's pooling takes one graph for each parity of a side, so these sizes are even.
+    """
+    layer = EfficientAttention(8, 2, sr_ratio, read_merging([stage, {}, {}, {}])[0]).double()
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return layer(x.flatten(2).transpose(1, 2), (x.shape[2], x.shape[3]))[0]
+
+    assert graphs_of_sizes(forward, [(22, 30), (34, 46)], 8) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("merging", ["none", "hq", "fast", "n2d"])
+def test_one_graph_of_the_encoder_for_all_sizes(merging: str) -> None:
+    """From the size on where stage 1 has two cells of keys on a side and stage 4 two of queries."""
+    model = build(merging)
+    assert graphs_of_sizes(model, [(256, 320), (384, 448)], 3) == 1
+
+
 @pytest.mark.slow
 def test_generated_code_equals_eager() -> None:
     """One layer through the default compiler; the whole encoder would take minutes to generate."""
@@ -54,11 +106,11 @@ def test_generated_code_equals_eager() -> None:
     x = torch.randn(2, 16 * 24, 8, dtype=torch.float64)
     compiled = torch.compile(layer, fullgraph=True, dynamic=False)
     with torch.no_grad():
-        torch.testing.assert_close(compiled(x, (16, 24)), layer(x, (16, 24)))
+        torch.testing.assert_close(compiled(x, (16, 24))[0], layer(x, (16, 24))[0])
 
 
-@pytest.mark.parametrize("merging", ["hq", "n2d"])
-def test_export(merging: str) -> None:
+@pytest.mark.parametrize("merging", ["hq", "n2d", pytest.param(LOCAL, id="local")])
+def test_export(merging: Any) -> None:
     model = build(merging)
     x = torch.randn(2, 3, 70, 90, dtype=torch.float64)
     with torch.no_grad():

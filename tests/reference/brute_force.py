@@ -25,27 +25,42 @@ def canonical(groups: Sequence[int]) -> list[int]:
     return [seen.setdefault(int(group), len(seen)) for group in groups]
 
 
-def destination_tokens(hw: tuple[int, int], stride: tuple[int, int]) -> list[int]:
-    """Raster positions of the top-left token of each full cell."""
+def destination_tokens(
+    hw: tuple[int, int], stride: tuple[int, int], centre: bool = False
+) -> list[int]:
+    """Raster positions of the top-left token of each full cell, or of its middle one."""
     h, w = hw
     sy, sx = min(stride[0], h), min(stride[1], w)
     found = []
     for y in range(0, h, sy):
         for x in range(0, w, sx):
             if y + sy <= h and x + sx <= w:
-                found.append(y * w + x)
+                found.append((y + sy // 2) * w + x + sx // 2 if centre else y * w + x)
     return found
 
 
+def cells_touch(a: int, b: int, hw: tuple[int, int], stride: tuple[int, int]) -> bool:
+    """Whether the cells of two tokens are one, or share a side or a corner."""
+    sy, sx = min(stride[0], hw[0]), min(stride[1], hw[1])
+    (ya, xa), (yb, xb) = divmod(a, hw[1]), divmod(b, hw[1])
+    return abs(ya // sy - yb // sy) <= 1 and abs(xa // sx - xb // sx) <= 1
+
+
 def match_by_rate(
-    tokens: Sequence[Row], hw: tuple[int, int], rate: float, stride: tuple[int, int]
+    tokens: Sequence[Row],
+    hw: tuple[int, int],
+    rate: float,
+    stride: tuple[int, int],
+    centre: bool = False,
+    local: bool = False,
 ) -> list[int]:
     """Partition of one image's grid by bipartite matching with a rate."""
-    targets = destination_tokens(hw, stride)
+    destinations = destination_tokens(hw, stride, centre)
     offers = []
     for position, token in enumerate(tokens):
-        if position in targets:
+        if position in destinations:
             continue
+        targets = [t for t in destinations if not local or cells_touch(position, t, hw, stride)]
         scores = [cosine(token, tokens[target]) for target in targets]
         best = max(scores)
         offers.append((best, position, targets[scores.index(best)]))
@@ -62,8 +77,8 @@ def match_by_threshold(
     """Partition of one sequence by bipartite matching with a threshold; None where absent."""
     present = [sizes is None or sizes[i] > 0 for i in range(len(tokens))]
     root = list(range(len(tokens)))
-    for i in range(1, len(tokens), 2):
-        candidates = [j for j in range(0, len(tokens), 2) if present[j]]
+    for i in range(0, len(tokens), 2):
+        candidates = [j for j in range(1, len(tokens), 2) if present[j]]
         if not present[i] or not candidates:
             continue
         scores = [cosine(tokens[i], tokens[j]) for j in candidates]

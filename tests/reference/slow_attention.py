@@ -19,9 +19,9 @@ from . import brute_force
 Match = Callable[[Any, tuple[int, int]], list[int]]
 
 
-def by_rate(rate: float, stride: tuple[int, int]) -> Match:
+def by_rate(rate: float, stride: tuple[int, int], **options: bool) -> Match:
     """Bipartite matching of a grid."""
-    return lambda tokens, hw: brute_force.match_by_rate(tokens, hw, rate, stride)
+    return lambda tokens, hw: brute_force.match_by_rate(tokens, hw, rate, stride, **options)
 
 
 def by_cells(kernel: tuple[int, int]) -> Match:

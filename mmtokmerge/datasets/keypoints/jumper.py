@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 ARM = ("sho", "elb", "wri", "han")
 LEG = ("hip", "kne", "ank", "hee", "toe")
 SIDES = ("r", "l")
@@ -20,7 +22,7 @@ JUMPER_LINKS = (
         for side in SIDES
         for link in (
             ("neck", side + "sho"),
-            *((side + a, side + b) for a, b in zip(ARM, ARM[1:])),
+            *((side + a, side + b) for a, b in pairwise(ARM)),
             (side + "sho", side + "hip"),
             (side + "hip", side + "kne"),
             (side + "kne", side + "ank"),

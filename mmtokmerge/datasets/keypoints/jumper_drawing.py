@@ -6,6 +6,8 @@ flips are as true here as on photographs.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 
@@ -51,7 +53,7 @@ def _pose(rng: np.random.Generator) -> np.ndarray:
         joints[side + "hip"] = np.array([sign * HIP, 0.0])
         for chain, parts in ((ARM, ARM_PARTS), (LEG, LEG_PARTS)):
             angle = 0.0
-            for before, joint in zip(chain, chain[1:]):
+            for before, joint in pairwise(chain):
                 length, bounds = parts[joint]
                 angle += np.deg2rad(rng.uniform(*bounds))
                 step = length * np.array([sign * np.sin(angle), np.cos(angle)])

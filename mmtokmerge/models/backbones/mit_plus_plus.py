@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...errors import InputError, InputTypeError
 from ...layers import DropPath, EfficientAttention, MixFFN, OverlapPatchEmbed
+from ...layers.attention import MergedGroups
 from ...layers.layout import to_map
 from ...merging import StageMerging, read_merging
 from ...merging.arch import MIT_ARCHS, MiTArch, read_arch
@@ -77,10 +78,16 @@ class MiTBlock(nn.Module):
         self.drop = nn.Dropout(drop)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        """Map tokens ``(B, h*w, C)`` of the grid ``hw`` to ``(B, h*w, C)``."""
-        x = x + self.drop_path(self.drop(self.attn(self.norm1(x), hw)))
-        return x + self.drop_path(self.ffn(self.norm2(x), hw))
+    def forward(
+        self, x: Tensor, hw: tuple[int, int], groups: MergedGroups | None = None
+    ) -> tuple[Tensor, MergedGroups]:
+        """Map tokens ``(B, h*w, C)`` of the grid ``hw`` to ``(B, h*w, C)``.
+
+        Takes and returns groups as :class:`mmtokmerge.layers.EfficientAttention` does.
+        """
+        y, groups = self.attn(self.norm1(x), hw, groups=groups)
+        x = x + self.drop_path(self.drop(y))
+        return x + self.drop_path(self.ffn(self.norm2(x), hw)), groups
 
 
 @MODELS.register_module()
@@ -95,7 +102,12 @@ class MiTPlusPlus(BaseModule):
         merging: A preset, 'none', 'hq', 'fast' or 'n2d' (Segformer++, table I), or four stage dicts
             with keys ``r_q``, ``r_kv`` (fraction of tokens merged away), ``q_mode``, ``kv_mode``
             ('bsm', 'n1d', 'n2d'; 'bsm' where a rate is given alone), ``q_stride``, ``kv_stride``
-            (an int or (h, w); 2 where absent) and ``proportional``.
+            (an int or (h, w); 2 where absent), ``proportional``, and beyond the paper
+            ``destination`` ('corner' or 'centre': which token of a cell the others may join),
+            ``match`` ('global' or 'local': join any destination, or one of the nine cells around),
+            ``unmerge`` ('copy' or 'bilinear', for queries of 'n2d') and ``reuse`` (k: of k
+            consecutive blocks the first one matches, and all merge so; a stage of fewer blocks
+            matches once). The first one named is what holds where a key is absent; 1 for ``reuse``.
         proportional: Sets ``proportional`` in every stage that merges keys: merged keys weigh by
             the log of their size in the softmax. None leaves it as the stages say.
         downsample: 2 halves the image first, the baseline of table II; 1 does not.
@@ -211,11 +223,13 @@ class MiTPlusPlus(BaseModule):
         outs = []
         for stage, (embed, blocks, norm) in enumerate(self.layers):
             tokens, hw = embed(x)
-            for block in blocks:
+            groups = None
+            for number, block in enumerate(blocks):
+                groups = groups if number % self.merging[stage].reuse else None
                 if self.with_cp and tokens.requires_grad:
-                    tokens = checkpoint(block, tokens, hw, use_reentrant=False)
+                    tokens, groups = checkpoint(block, tokens, hw, groups, use_reentrant=False)
                 else:
-                    tokens = block(tokens, hw)
+                    tokens, groups = block(tokens, hw, groups)
             x = to_map(norm(tokens), hw)
             if stage in self.out_indices:
                 outs.append(x)

@@ -1,0 +1,51 @@
+"""The MLP of a plain ViT."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+WHOLE_BYTES = 16 * 2**20  # hidden rows up to this size are made in one piece
+STRIP_BYTES = 4 * 2**20
+
+
+class MLP(nn.Module):
+    """Two linear layers, with the parameters of mmcv's ``FFN`` (``layers.0.0`` and ``layers.1``).
+
+    On a CPU without gradients many tokens are taken in pieces: the hidden rows stay in the cache,
+    and the allocator hands the same memory out again instead of new pages.
+
+    Args:
+        embed_dims: Channels C.
+        feedforward_channels: Hidden channels.
+        activation: Between the two; GELU if None.
+        drop: Dropout after each.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        feedforward_channels: int,
+        activation: nn.Module | None = None,
+        drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        first = nn.Sequential(
+            nn.Linear(embed_dims, feedforward_channels),
+            activation if activation is not None else nn.GELU(),
+            nn.Dropout(drop),
+        )
+        self.layers = nn.Sequential(
+            first, nn.Linear(feedforward_channels, embed_dims), nn.Dropout(drop)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens ``(B, N, C)`` to ``(B, N, C)``."""
+        if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.layers(x)
+        row = self.layers[1].in_features * x.element_size()
+        rows = x.flatten(0, 1)
+        if len(rows) * row <= WHOLE_BYTES:
+            return self.layers(x)
+        parts = [self.layers(part) for part in rows.split(max(1, STRIP_BYTES // row))]
+        return torch.cat(parts).view_as(x)

@@ -1,0 +1,52 @@
+"""Self-attention of a plain ViT: one product for queries, keys and values, then a fused kernel."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import MultiheadAttention, attend
+
+
+class SelfAttention(nn.Module):
+    """Self-attention with the parameters of mmseg's ViT layer, ``attn.in_proj_weight`` and so on.
+
+    Args:
+        embed_dims: Channels C of the tokens.
+        num_heads: Heads, a divisor of C.
+        qkv_bias: Whether the projections have a bias.
+        attn_drop: Dropout of the attention weights.
+        proj_drop: Dropout after the output projection.
+        fused: See :func:`mmtokmerge.layers.attend`.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        qkv_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        fused: bool = True,
+    ) -> None:
+        super().__init__()
+        self.attn = MultiheadAttention(embed_dims, num_heads, qkv_bias, attn_drop, fused)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Attend among tokens.
+
+        Args:
+            x: Tokens ``(B, N, C)``.
+            bias: Added to the logits, broadcast to ``(B, heads, N, N)``; -inf hides a key.
+
+        Returns:
+            The attended tokens ``(B, N, C)``, and queries, keys and values ``(3, B, heads, N, d)``.
+        """
+        own = self.attn
+        qkv = F.linear(x, own.in_proj_weight, own.in_proj_bias)  # (B, N, 3C)
+        qkv = qkv.unflatten(-1, (3, own.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        dropout = own.attn_drop if self.training else 0.0
+        y = attend(q, k, v, bias, dropout=dropout, fused=own.fused)
+        return self.proj_drop(own.out_proj(y.transpose(1, 2).flatten(2))), qkv

@@ -1,0 +1,69 @@
+"""One layer of a plain ViT, in the two halves between which tokens may be merged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from .drop_path import DropPath
+from .mlp import MLP
+from .self_attention import SelfAttention
+
+
+class ViTLayer(nn.Module):
+    """Attention and MLP, each on a norm and a residual, with the parameters of mmseg's ViT layer.
+
+    Args:
+        embed_dims: Channels C.
+        num_heads: Heads.
+        feedforward_channels: Hidden channels of the MLP.
+        qkv_bias: Whether the attention's projections have a bias.
+        drop: Dropout after attention and in the MLP.
+        attn_drop: Dropout of the attention weights.
+        drop_path: Stochastic depth of both halves.
+        norm_layer: Makes a norm from its channels.
+        activation: Makes the MLP's activation.
+        fused: See :func:`mmtokmerge.layers.attend`.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        feedforward_channels: int,
+        qkv_bias: bool = True,
+        drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
+        activation: Callable[[], nn.Module] = nn.GELU,
+        fused: bool = True,
+    ) -> None:
+        super().__init__()
+        self.ln1 = norm_layer(embed_dims)
+        self.attn = SelfAttention(embed_dims, num_heads, qkv_bias, attn_drop, drop, fused)
+        self.ln2 = norm_layer(embed_dims)
+        self.ffn = MLP(embed_dims, feedforward_channels, activation(), drop)
+        self.drop_path = DropPath(drop_path)
+
+    def attend(self, x: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``T' = MHSA(T) + T`` (ALGM, section 3.1).
+
+        Args:
+            x: Tokens ``(B, N, C)``.
+            bias: Added to the logits, broadcast to ``(B, heads, N, N)``.
+
+        Returns:
+            Tokens ``(B, N, C)``, and queries, keys and values ``(3, B, heads, N, d)``.
+        """
+        y, qkv = self.attn(self.ln1(x), bias)
+        return x + self.drop_path(y), qkv
+
+    def feed(self, x: Tensor) -> Tensor:
+        """``T = MLP(T') + T'`` (ALGM, section 3.1), ``(B, N, C)`` to ``(B, N, C)``."""
+        return x + self.drop_path(self.ffn(self.ln2(x)))
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Both halves, ``(B, N, C)`` to ``(B, N, C)``."""
+        return self.feed(self.attend(x, bias)[0])

@@ -1,0 +1,1 @@
+"""GPU kernels in Triton; nothing here is imported before a kernel runs."""

@@ -1,0 +1,260 @@
+# mypy: ignore-errors
+# Triton's kernel language looks like Python, but its values have no types that mypy knows.
+"""Kernels that find each token's most similar destination without writing the scores to memory.
+
+A first kernel brings the destinations to unit length. In the second one, each program keeps a block
+of tokens and walks over the destinations; in registers it holds the best score and the tile of
+destinations that gave it, one for each token and column of the tile, so that the comparison over
+the columns happens once, at the end.
+
+``TRITON_INTERPRET=1``, set before the first import, runs both on CPU tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# Programs that keep a large GPU busy; with fewer, each one takes fewer tokens.
+ENOUGH_PROGRAMS = 128
+MAX_WHOLE_CHANNELS = 128
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How one program of the second kernel is cut.
+
+    Args:
+        tokens: Tokens of a program.
+        targets: Destinations of a tile.
+        channels: Channels of a tile, a power of two.
+        whole: Whether one tile holds all channels; the tokens are then read once.
+        warps: Warps of a program.
+        stages: Tiles in flight.
+    """
+
+    tokens: int
+    targets: int
+    channels: int
+    whole: bool
+    warps: int
+    stages: int
+
+
+def blocks_for(batch: int, tokens: int, channels: int, dtype: torch.dtype) -> Blocks:
+    """The blocks for ``x (batch, tokens, channels)`` compared in ``dtype``."""
+    single = dtype == torch.float32
+    whole = channels <= (MAX_WHOLE_CHANNELS // 2 if single else MAX_WHOLE_CHANNELS)
+    wide = max(16, triton.next_power_of_2(channels)) if whole else (32 if single else 64)
+    rows = 128
+    while rows > 16 and batch * triton.cdiv(tokens, rows) < ENOUGH_PROGRAMS:
+        rows //= 2
+    return Blocks(rows, 32 if single else 64, wide, whole, warps=8 if rows == 128 else 4, stages=3)
+
+
+def launch(
+    x: Tensor, destinations: Tensor, absent: Tensor | None, dtype: torch.dtype, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    """Run both kernels.
+
+    Args:
+        x: Tokens ``(B, N, C)`` of any strides.
+        destinations: ``(B, D, C)`` of any strides, D at least 1.
+        absent: ``(B, D)`` bool, or None.
+        dtype: What tokens and unit destinations are multiplied in; sums are fp32.
+        epsilon: The least length that is divided by.
+
+    Returns:
+        The cosine ``(B, N)`` in fp32 and the index ``(B, N)``, int64.
+    """
+    batch, tokens, channels = x.shape
+    targets = _unit_rows(destinations, dtype, epsilon)
+    similarity = torch.empty(batch, tokens, dtype=torch.float32, device=x.device)
+    index = torch.empty(batch, tokens, dtype=torch.int64, device=x.device)
+    if similarity.numel() == 0:
+        return similarity, index
+    cut = blocks_for(batch, tokens, channels, dtype)
+    missing = None if absent is None else absent.contiguous().view(torch.uint8)
+    best_kernel[(triton.cdiv(tokens, cut.tokens), batch)](
+        x,
+        targets,
+        missing,
+        similarity,
+        index,
+        tokens,
+        targets.shape[1],
+        channels,
+        *x.stride(),
+        epsilon,
+        WHOLE=cut.whole,
+        EVEN=channels % cut.channels == 0,
+        PRECISION=_precision(x.device),
+        UPCAST=INTERPRETED,
+        BLOCK_N=cut.tokens,
+        BLOCK_D=cut.targets,
+        BLOCK_C=cut.channels,
+        num_warps=cut.warps,
+        num_stages=cut.stages,
+    )
+    return similarity, index
+
+
+def _unit_rows(x: Tensor, dtype: torch.dtype, epsilon: float) -> Tensor:
+    batch, rows, channels = x.shape
+    unit = torch.empty(batch, rows, channels, dtype=dtype, device=x.device)
+    if unit.numel() == 0:
+        return unit
+    wide = min(256, max(16, triton.next_power_of_2(channels)))
+    block = 16
+    grid = (triton.cdiv(rows, block), batch)
+    unit_kernel[grid](
+        x, unit, rows, channels, *x.stride(), epsilon, BLOCK_D=block, BLOCK_C=wide, num_warps=4
+    )
+    return unit
+
+
+def _precision(device: torch.device) -> str:
+    """How fp32 products are taken: in TF32 where torch may, else in three TF32 parts.
+
+    The three parts keep about fp32's precision on tensor cores; cards older than Ampere have none
+    for it.
+    """
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+        return "ieee"
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+
+
+@triton.jit
+def unit_kernel(
+    x_ptr,
+    unit_ptr,
+    num_rows,
+    num_channels,
+    stride_b,
+    stride_d,
+    stride_c,
+    epsilon,
+    BLOCK_D: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Rows ``(B, D, C)`` divided by their length, rounded to the type of ``unit_ptr``."""
+    row = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
+    present = (row < num_rows)[:, None]
+    channel = tl.arange(0, BLOCK_C)
+    batch = tl.program_id(1).to(tl.int64)
+    source = x_ptr + batch * stride_b + row.to(tl.int64)[:, None] * stride_d
+    target = unit_ptr + (batch * num_rows + row[:, None]) * num_channels
+    squares = tl.zeros((BLOCK_D,), tl.float32)
+    for start in range(0, num_channels, BLOCK_C):
+        inside = present & (start + channel < num_channels)[None, :]
+        offset = (start + channel)[None, :] * stride_c
+        values = tl.load(source + offset, mask=inside, other=0.0).to(tl.float32)
+        squares += tl.sum(values * values, axis=1)
+    length = tl.maximum(tl.sqrt_rn(squares), epsilon, propagate_nan=tl.PropagateNan.ALL)
+    for start in range(0, num_channels, BLOCK_C):
+        inside = present & (start + channel < num_channels)[None, :]
+        offset = (start + channel)[None, :] * stride_c
+        values = tl.load(source + offset, mask=inside, other=0.0).to(tl.float32)
+        unit = tl.div_rn(values, tl.broadcast_to(length[:, None], (BLOCK_D, BLOCK_C)))
+        tl.store(target + (start + channel)[None, :], unit.to(unit_ptr.dtype.element_ty), inside)
+
+
+@triton.jit
+def best_kernel(
+    x_ptr,
+    target_ptr,
+    absent_ptr,
+    similarity_ptr,
+    index_ptr,
+    num_tokens,
+    num_targets,
+    num_channels,
+    stride_b,
+    stride_n,
+    stride_c,
+    epsilon,
+    WHOLE: tl.constexpr,
+    EVEN: tl.constexpr,
+    PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Cosine and index of the best unit target ``(B, D, C)`` of each token ``(B, N, C)``.
+
+    Rows and columns past the end repeat the last one: the first of equal scores wins, so a
+    repeated target changes nothing.
+    """
+    batch = tl.program_id(1).to(tl.int64)
+    own = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    row = tl.minimum(own, num_tokens - 1).to(tl.int64)
+    x_rows = x_ptr + batch * stride_b + row[:, None] * stride_n  # (BLOCK_N, 1)
+    targets = target_ptr + batch * num_targets * num_channels
+    channel = tl.arange(0, BLOCK_C)
+    column = tl.arange(0, BLOCK_D)
+
+    squares = tl.zeros((BLOCK_N,), tl.float32)
+    for start in range(0, num_channels, BLOCK_C):
+        values = _load(x_rows + (start + channel)[None, :] * stride_c, start, num_channels, EVEN, 1)
+        squares += tl.sum(values.to(tl.float32) * values.to(tl.float32), axis=1)
+    if WHOLE:
+        tokens = _load(x_rows + channel[None, :] * stride_c, 0, num_channels, EVEN, 1)
+        tokens = tokens.to(target_ptr.dtype.element_ty)
+
+    best = tl.full((BLOCK_N, BLOCK_D), float("-inf"), tl.float32)
+    tile = tl.zeros((BLOCK_N, BLOCK_D), tl.int32)
+    for first in range(0, num_targets, BLOCK_D):
+        target = tl.minimum(first + column, num_targets - 1)
+        columns = targets + target.to(tl.int64)[None, :] * num_channels  # (1, BLOCK_D)
+        scores = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
+        if WHOLE:
+            part = _load(columns + channel[:, None], 0, num_channels, EVEN, 0)
+            scores = _dot(tokens, part, scores, PRECISION, UPCAST)
+        else:
+            for start in range(0, num_channels, BLOCK_C):
+                offset = (start + channel)[None, :] * stride_c
+                left = _load(x_rows + offset, start, num_channels, EVEN, 1)
+                part = _load(columns + (start + channel)[:, None], start, num_channels, EVEN, 0)
+                left = left.to(target_ptr.dtype.element_ty)
+                scores = _dot(left, part, scores, PRECISION, UPCAST)
+        if absent_ptr is not None:
+            absent = tl.load(absent_ptr + batch * num_targets + target)
+            scores = tl.where((absent != 0)[None, :], float("-inf"), scores)
+        better = scores > best
+        best = tl.where(better, scores, best)
+        tile = tl.where(better, first, tile)
+
+    score = tl.max(best, axis=1)
+    index = tl.minimum(tile + column[None, :], num_targets - 1)
+    index = tl.min(tl.where(best == score[:, None], index, num_targets - 1), axis=1)
+    length = tl.maximum(tl.sqrt_rn(squares), epsilon, propagate_nan=tl.PropagateNan.ALL)
+    cosine = tl.div_rn(score, length)
+    cosine = tl.minimum(cosine, 1.0, propagate_nan=tl.PropagateNan.ALL)
+    out = batch * num_tokens + own
+    tl.store(similarity_ptr + out, cosine, own < num_tokens)
+    tl.store(index_ptr + out, index.to(tl.int64), own < num_tokens)
+
+
+@triton.jit
+def _dot(left, right, scores, PRECISION: tl.constexpr, UPCAST: tl.constexpr):
+    """``scores + left @ right`` in fp32; the interpreter multiplies bf16 only as fp32."""
+    if UPCAST:
+        left, right = left.to(tl.float32), right.to(tl.float32)
+    return tl.dot(left, right, scores, input_precision=PRECISION)
+
+
+@triton.jit
+def _load(pointers, start, num_channels, EVEN: tl.constexpr, AXIS: tl.constexpr):
+    """A tile whose axis ``AXIS`` are channels from ``start`` on; those past the end are 0."""
+    if EVEN:
+        return tl.load(pointers)
+    inside = start + tl.arange(0, pointers.shape[AXIS]) < num_channels
+    return tl.load(pointers, mask=tl.expand_dims(inside, 1 - AXIS), other=0.0)
+
+
+INTERPRETED = not isinstance(best_kernel, triton.JITFunction)

@@ -202,3 +202,20 @@ def test_weights_that_do_not_fit_are_listed() -> None:
     )
     with pytest.raises(InputError, match=r"running_mean is missing and 1 more\."):
         check_weights(model, {"other": torch.zeros(1)}, "weights.pth")
+
+
+def test_a_threshold_that_no_checkpoint_brought_names_the_tool() -> None:
+    model = nn.Module()
+    model.reducers = nn.ModuleList([nn.Module()])
+    model.reducers[0].register_buffer("tau", torch.tensor(0.9))
+    with pytest.raises(InputError, match=r"base\.pth holds no threshold for reducers\.0\.tau"):
+        check_weights(model, {}, "base.pth")
+
+
+def test_a_threshold_that_the_config_replaces_by_a_number_is_no_error() -> None:
+    model = nn.Module()
+    model.backbone = nn.Linear(2, 2)
+    weights = {**model.state_dict(), "backbone.reducers.0.tau": torch.tensor(0.9)}
+    check_weights(model, weights, "algm.pth")
+    with pytest.raises(InputError, match=r"reducers\.0\.bias is not in the model"):
+        check_weights(model, {**weights, "backbone.reducers.0.bias": torch.zeros(1)}, "algm.pth")

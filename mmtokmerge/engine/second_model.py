@@ -31,5 +31,7 @@ def load_model(config: str | Config, checkpoint: str, device: str = "cpu") -> nn
     model = init_model(cfg, checkpoint=None, device=device)
     content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
     check_weights(model, content, checkpoint)
-    model.load_state_dict(content.get("state_dict", content), strict=False)
+    weights = content.get("state_dict", content)
+    bare = {key.removeprefix("module."): value for key, value in weights.items()}
+    model.load_state_dict(bare, strict=False)
     return model.eval()

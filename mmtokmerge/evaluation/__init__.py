@@ -7,6 +7,7 @@ from importlib.util import find_spec
 __all__: list[str] = []
 
 if find_spec("mmseg") is not None:
+    from mmtokmerge.evaluation.sharing_precision import SharingPrecision
     from mmtokmerge.evaluation.small_class_iou import SmallClassIoUMetric
 
-    __all__ += ["SmallClassIoUMetric"]
+    __all__ += ["SharingPrecision", "SmallClassIoUMetric"]

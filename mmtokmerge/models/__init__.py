@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import importlib.util
 
-from .backbones import MiTPlusPlus
+from .backbones import MiTPlusPlus, VisionTransformer
+from .reducers import ConditionalLocalPooling, GlobalBipartiteMerging, ToMe
 
-__all__ = ["MiTPlusPlus"]
+__all__ = [
+    "ConditionalLocalPooling",
+    "GlobalBipartiteMerging",
+    "MiTPlusPlus",
+    "ToMe",
+    "VisionTransformer",
+]
 
 if importlib.util.find_spec("mmseg") is not None:
-    from .backbones.stock import FusedMixVisionTransformer
-    from .decode_heads import SegformerHead
+    from .backbones.stock import FusedMixVisionTransformer, FusedVisionTransformer
+    from .decode_heads import (
+        ATMHead,
+        SegformerHead,
+        SegmenterLinearHead,
+        SegmenterMaskTransformerHead,
+    )
+    from .policies import PolicyNetwork
 
-    __all__ += ["FusedMixVisionTransformer", "SegformerHead"]
+    __all__ += [
+        "ATMHead",
+        "FusedMixVisionTransformer",
+        "FusedVisionTransformer",
+        "PolicyNetwork",
+        "SegformerHead",
+        "SegmenterLinearHead",
+        "SegmenterMaskTransformerHead",
+    ]

@@ -10,5 +10,6 @@ __all__ = ["LoadImage"]
 
 if find_spec("mmseg") is not None:
     from mmtokmerge.datasets.transforms.load_annotations import LoadSegAnnotations
+    from mmtokmerge.datasets.transforms.sharing_targets import GenerateSharingTargets
 
-    __all__ += ["LoadSegAnnotations"]
+    __all__ += ["GenerateSharingTargets", "LoadSegAnnotations"]

@@ -21,7 +21,7 @@ class StrictLoadHook(Hook):
     """Raises InputError where a checkpoint's weights do not fit the model.
 
     Weights of a module that the model does not have at all, such as an auxiliary head that only
-    training uses, are no error.
+    training uses, are no error; neither are thresholds of reducers that the config gives numbers.
     """
 
     priority = "LOWEST"
@@ -49,6 +49,13 @@ def check_weights(model: nn.Module, checkpoint: Mapping[str, Any], name: str | N
     weights = checkpoint.get("state_dict", checkpoint)
     found = {re.sub(r"^module\.", "", key): value for key, value in weights.items()}
     wanted = model.state_dict()
+    uncalibrated = [key for key in wanted if _is_threshold(key) and key not in found]
+    if uncalibrated:
+        raise InputError(
+            f"The checkpoint {name} holds no threshold for {', '.join(uncalibrated)}, which the "
+            "config leaves to 'auto': run tools/calibrate_threshold.py with this config and "
+            "checkpoint and use the checkpoint that it writes, or give a number as threshold."
+        )
     problems = [f"{key} is missing" for key in wanted if key not in found and _counts(key)]
     problems += [
         f"{key} is {_shape(found[key])} where the model has {_shape(value)}"
@@ -59,7 +66,10 @@ def check_weights(model: nn.Module, checkpoint: Mapping[str, Any], name: str | N
     problems += [
         f"{key} is not in the model"
         for key in found
-        if key not in wanted and key.split(".")[0] in modules and _counts(key)
+        if key not in wanted
+        and key.split(".")[0] in modules
+        and _counts(key)
+        and not _is_threshold(key)
     ]
     if problems:
         more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
@@ -72,6 +82,11 @@ def check_weights(model: nn.Module, checkpoint: Mapping[str, Any], name: str | N
 def _counts(key: str) -> bool:
     """Whether a weight matters at inference; older checkpoints lack BatchNorm's counters."""
     return not key.endswith("num_batches_tracked")
+
+
+def _is_threshold(key: str) -> bool:
+    """Whether a key names what ``threshold='auto'`` of a reducer keeps."""
+    return re.search(r"(^|\.)reducers\.\d+\.tau$", key) is not None
 
 
 def _shape(value: Any) -> tuple[int, ...]:

@@ -25,7 +25,8 @@ from mmtokmerge.visualization import (
     merges,
     token_figure,
 )
-from mmtokmerge.visualization.record import BLOCKS
+from mmtokmerge.visualization.figures import token_heading
+from mmtokmerge.visualization.record import BLOCKS, merges_by_stage
 
 
 @HOOKS.register_module()
@@ -33,10 +34,11 @@ class MergeVisualizationHook(SegVisualizationHook):
     """mmseg's hook, and beside each overlay the merged tokens and a second model's differences.
 
     All pictures go to the visualizer's backends (files, TensorBoard, W&B): ``test_<image>`` is
-    mmseg's overlay, ``test_<image>_tokens`` one panel for each part that a stage merges,
-    ``test_<image>_differences`` the two predictions and where they differ. A model that merges
-    nothing has no picture of tokens. Tokens are drawn by encoding the image once more. In
-    distributed tests the first process draws its share of the images.
+    mmseg's overlay, ``test_<image>_tokens`` one panel for each part that a stage merges, or of a
+    plain ViT the input, one panel for each reducer and the similarity that local merging decides
+    by (ALGM, figure 9), ``test_<image>_differences`` the two predictions and where they differ. A
+    model that merges nothing has no picture of tokens. Tokens are drawn by encoding the image once
+    more. In distributed tests the first process draws its share of the images.
 
     Args:
         draw: Whether to draw at all.
@@ -45,12 +47,14 @@ class MergeVisualizationHook(SegVisualizationHook):
         show: Show the pictures in a window instead of saving them.
         wait_time: Seconds between windows.
         backend_args: Arguments of mmengine's file backend.
-        block: 'first' or 'last', whose tokens are drawn of each stage.
+        block: 'first' or 'last', whose tokens are drawn of each stage; 'first' if None. Only for
+            models with stages that merge.
         compare: ``dict(config=..., checkpoint=...)`` of a second model to compare with in tests.
 
     Raises:
-        InputError: If ``block`` or ``compare`` is not as said; when a test begins, if the second
-            model cannot be loaded or predicts other classes.
+        InputError: If ``block`` or ``compare`` is not as said; when a run begins, if ``block`` is
+            given and no stage merges; when a test begins, if the second model cannot be loaded or
+            predicts other classes.
     """
 
     def __init__(
@@ -60,11 +64,11 @@ class MergeVisualizationHook(SegVisualizationHook):
         show: bool = False,
         wait_time: float = 0.0,
         backend_args: dict | None = None,
-        block: str = "first",
+        block: str | None = None,
         compare: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(draw, interval, show, wait_time, backend_args)
-        if block not in BLOCKS:
+        if block not in (None, *BLOCKS):
             raise InputError(f"visualization.block={block!r} is unknown: take 'first' or 'last'.")
         if compare is not None and set(compare) != {"config", "checkpoint"}:
             raise InputError(
@@ -76,6 +80,14 @@ class MergeVisualizationHook(SegVisualizationHook):
         self._second: nn.Module | None = None
         self._drawn = 0
         self._fractions: list[float] = []
+
+    def before_run(self, runner: Any) -> None:
+        """Refuse a block where there is none to choose."""
+        if self.block is not None and not merges_by_stage(bare_model(runner.model)):
+            raise InputError(
+                f"visualization.block={self.block!r} does nothing: the model has no stages that "
+                "merge tokens."
+            )
 
     def before_test(self, runner: Any) -> None:
         """Load the second model."""
@@ -135,13 +147,11 @@ class MergeVisualizationHook(SegVisualizationHook):
         )
         model = bare_model(runner.model)
         if merges(model):
-            pixels, records, note = encode_one(model, batch, index, self.block)
+            block = self.block or "first"
+            pixels, records, note = encode_one(model, batch, index, block)
             seen = pixels.permute(1, 2, 0).byte().cpu().numpy()  # (H, W, 3)
-            heading = (
-                f"{osp.basename(output.img_path)}: merged tokens, {self.block} block of a stage"
-            )
-            figure = token_figure(seen, records, heading + (note and f" ({note})"))
-            self._put(f"{name}_tokens", figure, step)
+            heading = token_heading(osp.basename(output.img_path), records, block, note)
+            self._put(f"{name}_tokens", token_figure(seen, records, heading), step)
         return name, image
 
     def _draw_differences(

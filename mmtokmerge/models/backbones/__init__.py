@@ -1,5 +1,6 @@
 """Registered backbones."""
 
 from .mit_plus_plus import MiTPlusPlus
+from .vision_transformer import VisionTransformer
 
-__all__ = ["MiTPlusPlus"]
+__all__ = ["MiTPlusPlus", "VisionTransformer"]

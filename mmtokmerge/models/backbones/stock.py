@@ -1,11 +1,12 @@
-"""The baseline that counts: mmseg's own encoder, with nothing changed but fused attention."""
+"""The baselines that count: mmseg's own encoders, with nothing changed but fused attention."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from mmseg.models.backbones import VisionTransformer
 from mmseg.models.backbones.mit import EfficientMultiheadAttention, MixVisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...registry import MODELS
 
@@ -23,6 +24,20 @@ class FusedMixVisionTransformer(MixVisionTransformer):
         for module in self.modules():
             if isinstance(module, EfficientMultiheadAttention):
                 module.attn.register_forward_pre_hook(_without_weights, with_kwargs=True)
+
+
+@MODELS.register_module()
+class FusedVisionTransformer(VisionTransformer):
+    """mmseg's ``VisionTransformer`` whose attention does not ask for the weights.
+
+    Arguments are ``VisionTransformer``'s.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for module in self.modules():
+            if isinstance(module, nn.MultiheadAttention):
+                module.register_forward_pre_hook(_without_weights, with_kwargs=True)
 
 
 def _without_weights(

@@ -52,17 +52,17 @@ class Renamed:
             self.dropped["decode head"] = keys
 
 
-def detect_format(keys: Iterable[str]) -> str:
-    """The name in ``FORMATS`` of the source that these keys come from.
+def detect_format(keys: Iterable[str], formats: Mapping[str, WeightFormat] = FORMATS) -> str:
+    """The name in ``formats`` of the source that these keys come from.
 
     Raises:
         InputError: If it is none of them.
     """
     keys = list(keys)
-    for name, source in FORMATS.items():
+    for name, source in formats.items():
         if source.mark in keys or source.prefix + source.mark in keys:
             return name
-    titles = ", ".join(source.title for source in FORMATS.values())
+    titles = ", ".join(source.title for source in formats.values())
     raise InputError(f"the keys ({list_some(keys)}) are of no known source, known are: {titles}")
 
 

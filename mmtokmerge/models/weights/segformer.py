@@ -12,7 +12,8 @@ from ...errors import InputError
 from ...merging.arch import MIT_ARCHS
 from ..backbones import MiTPlusPlus
 from .formats import FORMATS
-from .rename import ENCODER, HEAD, detect_format, list_some, rename
+from .load import load_strictly
+from .rename import ENCODER, HEAD, detect_format, rename
 
 TARGETS = ("backbone", "segmentor")
 
@@ -67,7 +68,7 @@ def convert_segformer(
     arch = name_arch(renamed.weights)
     head = head_settings(renamed.weights, arch) if renamed.has_head else None
     model = build_model(arch, head)
-    load_strictly(model, renamed.weights)
+    load_strictly(model, renamed.weights, "SegFormer")
     return SegFormerWeights(
         source=table.title,
         arch=arch,
@@ -130,31 +131,6 @@ def build_model(arch: str, head: Mapping[str, Any] | None) -> nn.ModuleDict:
             in_index=[0, 1, 2, 3], norm_cfg=dict(type="BN"), align_corners=False, **head
         )
     return model
-
-
-def load_strictly(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Load ``weights`` with nothing missing, nothing unexpected and no other shape.
-
-    BatchNorm's batch counter, which old checkpoints lack, may be missing: it stays 0.
-
-    Raises:
-        InputError: Otherwise; names the first five that do not fit.
-    """
-    wanted = model.state_dict()
-    problems = [
-        f"{key} is missing"
-        for key in wanted
-        if key not in weights and not key.endswith("num_batches_tracked")
-    ]
-    problems += [f"{key} is not in the model" for key in weights if key not in wanted]
-    problems += [
-        f"{key} is {tuple(value.shape)} where the model has {tuple(wanted[key].shape)}"
-        for key, value in weights.items()
-        if key in wanted and value.shape != wanted[key].shape
-    ]
-    if problems:
-        raise InputError(f"the weights do not make a whole SegFormer: {list_some(problems)}")
-    model.load_state_dict({**wanted, **weights}, strict=True)
 
 
 def _count_layers(weights: Mapping[str, Tensor], stage: int) -> int:

@@ -1,0 +1,82 @@
+"""Position embeddings of a ViT for any grid."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from ...errors import InputError
+
+MODES = ("nearest", "bilinear", "bicubic")
+
+
+class PositionEmbedding(nn.Module):
+    """Interpolates a class token's and a grid's embeddings to other grids.
+
+    Without gradients the last result is kept: a set of equal images interpolates once.
+
+    Args:
+        grid: The grid ``(h, w)`` that the embeddings are kept for.
+        mode: 'nearest', 'bilinear' or 'bicubic'.
+
+    Raises:
+        ValueError: If the mode is unknown.
+    """
+
+    def __init__(self, grid: tuple[int, int], mode: str) -> None:
+        super().__init__()
+        if mode not in MODES:
+            raise InputError(
+                f"interpolate_mode={mode!r} is unknown, allowed are {', '.join(map(repr, MODES))}"
+            )
+        self.grid = grid
+        self.mode = mode
+        self._kept: tuple[tuple[object, ...], Tensor] | None = None
+
+    def forward(self, pos_embed: Tensor, hw: tuple[int, int]) -> Tensor:
+        """``(1, 1 + H * W, C)`` of this grid to ``(1, 1 + h * w, C)`` of the grid ``hw``."""
+        if hw == self.grid:
+            return pos_embed
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return resize(pos_embed, self.grid, hw, self.mode)
+        key = (hw, pos_embed.data_ptr(), pos_embed._version, pos_embed.dtype, pos_embed.device)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, resize(pos_embed, self.grid, hw, self.mode)
+        return self._kept[1]
+
+    def train(self, mode: bool = True) -> PositionEmbedding:
+        self._kept = None  # what averages weights between modes does not count their versions
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**super().__getstate__(), "_kept": None}
+
+
+def resize(pos_embed: Tensor, grid: tuple[int, int], hw: tuple[int, int], mode: str) -> Tensor:
+    """Interpolate all but the first of ``(1, 1 + H * W, C)`` from ``grid`` to ``hw``."""
+    first, rest = pos_embed[:, :1], pos_embed[:, 1:]
+    maps = rest.unflatten(1, grid).permute(0, 3, 1, 2)
+    corners = None if mode == "nearest" else False
+    precise = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    resized = F.interpolate(precise, hw, mode=mode, align_corners=corners).to(maps.dtype)
+    return torch.cat([first, resized.flatten(2).transpose(1, 2)], dim=1)
+
+
+def read_pos_embed(found: Tensor, positions: PositionEmbedding) -> Tensor:
+    """Resize a checkpoint's embeddings ``(1, 1 + n * n, C)`` to a model's grid.
+
+    Raises:
+        ValueError: If they are not those of a class token and a square grid.
+    """
+    side = math.isqrt(max(0, found.shape[1] - 1))
+    if found.dim() != 3 or side * side != found.shape[1] - 1 or side == 0:
+        raise InputError(
+            f"pos_embed of the checkpoint is {tuple(found.shape)}: neither the model's grid "
+            f"{positions.grid} nor a square one, with one class token"
+        )
+    print_log(f"pos_embed is resized from {(side, side)} to {positions.grid}", "current")
+    return resize(found, (side, side), positions.grid, positions.mode)

@@ -1,0 +1,439 @@
+"""The plain Vision Transformer, with tokens merged where a config lists reducers (ALGM)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_activation_layer, build_norm_layer
+from mmengine.logging import print_log
+from mmengine.model import BaseModule, ModuleList
+from mmengine.model.weight_init import constant_init, kaiming_init, trunc_normal_
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ...errors import InputError, InputTypeError
+from ...layers import TokenFeatures, ViTLayer
+from ...layers.layout import to_map
+from ...merging import TokenAssignment
+from ...merging.grid import pair
+from ...registry import MODELS
+from ..reducers import Reducer, ThresholdReducer
+from .position_embedding import PositionEmbedding, read_pos_embed
+
+VIT_ARCHS = {
+    "t": dict(embed_dims=192, num_layers=12, num_heads=3),
+    "s": dict(embed_dims=384, num_layers=12, num_heads=6),
+    "b": dict(embed_dims=768, num_layers=12, num_heads=12),
+    "l": dict(embed_dims=1024, num_layers=24, num_heads=16),
+}
+OUT_TYPES = ("map", "tokens")
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What :meth:`VisionTransformer.observing` reports of one layer.
+
+    Args:
+        layer: Layer, counted from 1.
+        tokens: ``(B, M, C)`` after the attention's residual, before anything merges there; the
+            class token is not among them.
+        before: What stood together before, from the patches to the M rows.
+        after: What stands together once the reducers between attention and MLP have acted.
+        hw: The grid of the patches.
+    """
+
+    layer: int
+    tokens: Tensor
+    before: TokenAssignment
+    after: TokenAssignment
+    hw: tuple[int, int]
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches, padded at the right and bottom where the patch does not divide."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        embed_dims: int,
+        patch_size: int,
+        bias: bool = True,
+        norm: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.projection = nn.Conv2d(in_channels, embed_dims, patch_size, patch_size, bias=bias)
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Images ``(B, 3, H, W)`` to tokens ``(B, h*w, C)`` and the grid, sides rounded up."""
+        short = [-side % self.patch_size for side in x.shape[2:]]
+        if any(short):
+            x = F.pad(x, (0, short[1], 0, short[0]))
+        x = self.projection(x)
+        hw = (x.shape[2], x.shape[3])
+        x = x.flatten(2).transpose(1, 2)
+        return (x if self.norm is None else self.norm(x)), hw
+
+
+@MODELS.register_module()
+class VisionTransformer(BaseModule):
+    """Plain ViT with the state dict of mmseg's ``VisionTransformer``, and its features.
+
+    Args:
+        arch: 't', 's', 'b' or 'l', or a dict with ``embed_dims``, ``num_layers``, ``num_heads``.
+        img_size: Image that the position embeddings are kept for, an int or (h, w), in pixels;
+            they are interpolated for other sizes.
+        patch_size: Side of a patch in pixels.
+        reducers: What merges tokens, configs of :class:`mmtokmerge.ConditionalLocalPooling`,
+            :class:`mmtokmerge.GlobalBipartiteMerging` or :class:`mmtokmerge.ToMe`; those of one
+            place in a layer act in the order of the list.
+        proportional: Merged tokens weigh by the log of what they stand for in the attention's
+            softmax (ToMe); ALGM leaves it off.
+        calibration: Checkpoint whose thresholds are read when training starts, for reducers with
+            ``threshold='auto'``.
+        in_channels: Channels of the image.
+        mlp_ratio: Hidden channels of the MLP over C.
+        out_indices: Layers, counted from 0, whose output is returned; -1 is the last.
+        out_type: 'map' returns unmerged maps ``(B, C, h, w)``; 'tokens' returns
+            :class:`mmtokmerge.layers.TokenFeatures` for a head that takes tokens.
+        qkv_bias: Whether the attention's projections have a bias.
+        drop_rate: Dropout of embeddings, projections and MLP.
+        attn_drop_rate: Dropout of the attention weights.
+        drop_path_rate: Stochastic depth of the last layer; grows linearly from 0.
+        with_cls_token: Whether a class token goes through the layers.
+        norm_cfg: mmcv's config of the norms.
+        act_cfg: mmcv's config of the MLP's activation.
+        patch_bias: Whether the patch embedding has a bias; mmseg leaves it out by default.
+        patch_norm: A norm after the patch embedding.
+        final_norm: A norm after the last layer.
+        interpolate_mode: Of the position embeddings.
+        fused_attention: Use torch's fused attention kernels; False spells the softmax out.
+        with_cp: Recompute each layer in the backward pass to save memory.
+        init_cfg: MMEngine's initialisation; 'Pretrained' resizes position embeddings.
+
+    Raises:
+        TypeError: If a setting has the wrong type.
+        ValueError: If a setting is unknown, out of range or would do nothing.
+    """
+
+    def __init__(
+        self,
+        arch: str | Mapping[str, int] = "b",
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        reducers: Sequence[Mapping[str, Any]] = (),
+        proportional: bool = False,
+        calibration: str | None = None,
+        in_channels: int = 3,
+        mlp_ratio: int = 4,
+        out_indices: int | Sequence[int] = -1,
+        out_type: str = "map",
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        with_cls_token: bool = True,
+        norm_cfg: Mapping[str, Any] | None = None,
+        act_cfg: Mapping[str, Any] | None = None,
+        patch_bias: bool = True,
+        patch_norm: bool = False,
+        final_norm: bool = False,
+        interpolate_mode: str = "bicubic",
+        fused_attention: bool = True,
+        with_cp: bool = False,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.arch = _read_arch(arch)
+        self.embed_dims, depth = self.arch["embed_dims"], self.arch["num_layers"]
+        self.patch_size = patch_size
+        self.img_size = pair(img_size, "img_size")
+        self.with_cls_token = with_cls_token
+        self.with_cp = with_cp
+        self.out_indices = _read_out_indices(out_indices, depth)
+        if out_type not in OUT_TYPES:
+            raise InputError(f"out_type={out_type!r} is unknown, allowed are 'map' and 'tokens'")
+        self.out_type = out_type
+        norm_cfg = dict(norm_cfg) if norm_cfg is not None else dict(type="LN")
+        act_cfg = dict(act_cfg) if act_cfg is not None else dict(type="GELU")
+
+        def norm() -> nn.Module:
+            return build_norm_layer(dict(norm_cfg), self.embed_dims)[1]
+
+        self.patch_embed = PatchEmbed(
+            in_channels, self.embed_dims, patch_size, patch_bias, norm() if patch_norm else None
+        )
+        grid = (self.img_size[0] // patch_size, self.img_size[1] // patch_size)
+        if min(grid) < 1:
+            raise InputError(f"img_size={img_size} is smaller than patch_size={patch_size}")
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
+        self.pos_embed = nn.Parameter(torch.zeros(1, grid[0] * grid[1] + 1, self.embed_dims))
+        self.positions = PositionEmbedding(grid, interpolate_mode)
+        self.drop_after_pos = nn.Dropout(drop_rate)
+        rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
+        self.layers = ModuleList(
+            ViTLayer(
+                self.embed_dims,
+                self.arch["num_heads"],
+                mlp_ratio * self.embed_dims,
+                qkv_bias,
+                drop_rate,
+                attn_drop_rate,
+                rate,
+                lambda _: norm(),
+                lambda: build_activation_layer(dict(act_cfg)),
+                fused_attention,
+            )
+            for rate in rates
+        )
+        self.ln1 = norm() if final_norm else None
+        self.reducers = _build_reducers(reducers, depth)
+        if proportional and not any(reducer.reduce for reducer in self.reducers):
+            raise InputError("proportional=True does nothing without a reducer that reduces")
+        self.proportional = proportional
+        self.calibration = calibration
+        if calibration is not None and not self._auto():
+            raise InputError("calibration does nothing: no reducer has threshold='auto'")
+        self.last_assignment: TokenAssignment | None = None
+        self._reducing = True
+        self._observers: list[Callable[[Observation], None]] = []
+
+    def init_weights(self) -> None:
+        """Initialise as mmseg's ``VisionTransformer`` does, or from ``init_cfg``."""
+        if isinstance(self.init_cfg, dict) and self.init_cfg.get("type") == "Pretrained":
+            self._load_pretrained(self.init_cfg["checkpoint"])
+        elif self.init_cfg is not None:
+            super().init_weights()
+        else:
+            self._init_from_scratch()
+        if self.calibration is not None:
+            self._load_thresholds(self.calibration)
+
+    def forward(self, x: Tensor) -> tuple[Tensor | TokenFeatures, ...]:
+        """Encode images ``(B, 3, H, W)`` of any size.
+
+        Returns:
+            For each of ``out_indices`` a channels-last map ``(B, C, ceil(H / p), ceil(W / p))``
+            with patches of side p, or a :class:`TokenFeatures`.
+        """
+        tokens, hw = self.patch_embed(x)
+        head = self.cls_token.expand(len(x), -1, -1)
+        tokens = torch.cat([head, tokens], dim=1) + self.positions(self.pos_embed, hw)
+        tokens = self.drop_after_pos(tokens)
+        if not self.with_cls_token:
+            tokens = tokens[:, 1:]
+        state: TokenAssignment | None = None
+        bias: Tensor | None = None
+        outs = []
+        for index, layer in enumerate(self.layers):
+            tokens, qkv = self._run(layer.attend, tokens, bias)
+            before = state
+            tokens, state = self._reduce(index, "between", tokens, qkv, state, hw, before)
+            tokens = self._run(layer.feed, tokens)
+            tokens, state = self._reduce(index, "after", tokens, qkv, state, hw, before)
+            if state is not before:
+                bias = self._bias(state, tokens)
+            if index in self.out_indices:
+                last = index == len(self.layers) - 1
+                out = self.ln1(tokens) if last and self.ln1 is not None else tokens
+                outs.append(self._output(out, state, hw))
+        self.last_assignment = _or_identity(state, hw, tokens)
+        return tuple(outs)
+
+    @contextmanager
+    def no_reduction(self) -> Iterator[None]:
+        """While open, no reducer acts: the baseline of the same weights."""
+        reducing, self._reducing = self._reducing, False
+        try:
+            yield
+        finally:
+            self._reducing = reducing
+
+    @contextmanager
+    def observing(self, observer: Callable[[Observation], None]) -> Iterator[None]:
+        """While open, ``observer`` is called with each layer's :class:`Observation`."""
+        self._observers.append(observer)
+        try:
+            yield
+        finally:
+            self._observers.remove(observer)
+
+    def _run(self, half: Callable[..., Any], *args: Any) -> Any:
+        if self.with_cp and args[0].requires_grad:
+            return checkpoint(half, *args, use_reentrant=False)
+        return half(*args)
+
+    def _reduce(
+        self,
+        index: int,
+        position: str,
+        tokens: Tensor,
+        qkv: Tensor,
+        state: TokenAssignment | None,
+        hw: tuple[int, int],
+        before: TokenAssignment | None,
+    ) -> tuple[Tensor, TokenAssignment | None]:
+        """Let the reducers of one place act on the patch tokens, the class token apart."""
+        acting = [
+            reducer
+            for reducer in self.reducers
+            if self._reducing and position == reducer.position and index + 1 in reducer.layers
+        ]
+        observed = bool(self._observers) and position == "between"
+        if not acting and not observed:
+            return tokens, state
+        first = int(self.with_cls_token)
+        patches = full = tokens[:, first:]
+        for reducer in acting:
+            feature = patches if reducer.feature == "X" else _of_attention(qkv, reducer, first)
+            if feature.shape[1] != patches.shape[1]:
+                raise InputError(
+                    f"feature={reducer.feature!r} of {type(reducer).__name__} in layer {index + 1} "
+                    "no longer fits: another reducer has merged the tokens in this layer"
+                )
+            patches, state = reducer(patches, feature, state, hw)
+        if acting:
+            tokens = torch.cat([tokens[:, :first], patches], dim=1) if first else patches
+        if observed:
+            stood = _or_identity(before, hw, tokens)
+            report = Observation(index + 1, full, stood, _or_identity(state, hw, tokens), hw)
+            for observer in list(self._observers):
+                observer(report)
+        return tokens, state
+
+    def _bias(self, state: TokenAssignment | None, tokens: Tensor) -> Tensor | None:
+        """``(B, 1, 1, M)`` what the logits of padded or, if proportional, merged tokens gain."""
+        if state is None or not (self.proportional or state.padded):
+            return None
+        sizes = state.sizes.expand(len(tokens), -1)
+        if self.with_cls_token:
+            sizes = F.pad(sizes, (1, 0), value=1)
+        weights = sizes if self.proportional else (sizes > 0)
+        return weights.float().log().to(tokens.dtype)[:, None, None]
+
+    def _output(
+        self, tokens: Tensor, state: TokenAssignment | None, hw: tuple[int, int]
+    ) -> Tensor | TokenFeatures:
+        first = int(self.with_cls_token)
+        patches = tokens[:, first:]
+        if self.out_type == "map":
+            return to_map(patches if state is None else state.unmerge(patches), hw)
+        cls_token = tokens[:, :first] if first else None
+        return TokenFeatures(patches, _or_identity(state, hw, tokens), hw, cls_token)
+
+    def _auto(self) -> list[ThresholdReducer]:
+        return [r for r in self.reducers if isinstance(r, ThresholdReducer) and r.auto]
+
+    def _load_thresholds(self, path: str) -> None:
+        saved = CheckpointLoader.load_checkpoint(path, map_location="cpu")
+        weights = saved.get("state_dict", saved)
+        for index, reducer in enumerate(self.reducers):
+            if not (isinstance(reducer, ThresholdReducer) and reducer.auto):
+                continue
+            name = f"reducers.{index}.tau"
+            found = [value for key, value in weights.items() if key.endswith(name)]
+            if not found or bool(found[0].isnan()):
+                raise InputError(
+                    f"calibration={path!r} holds no {name}: it must be a checkpoint that "
+                    "tools/calibrate_threshold.py wrote for this config"
+                )
+            reducer.threshold = float(found[0])
+            print_log(f"{name} = {float(found[0]):.4f}, from {path}", "current")
+
+    def _load_pretrained(self, path: str) -> None:
+        saved = CheckpointLoader.load_checkpoint(path, map_location="cpu")
+        weights = dict(saved.get("state_dict", saved))
+        weights = {key.removeprefix("backbone."): value for key, value in weights.items()}
+        missing, unexpected = self.load_state_dict(weights, strict=False)
+        left = [key for key in missing if not key.startswith("reducers.")]
+        if left:
+            raise InputError(
+                f"init_cfg.checkpoint={path!r} does not fit this ViT: "
+                f"it lacks {', '.join(left[:5])}"
+                + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+            )
+        if unexpected:
+            print_log(f"{path}: not used are {', '.join(sorted(unexpected))}", "current")
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        key = f"{prefix}pos_embed"
+        found = state_dict.get(key)
+        if found is not None and found.shape[1] != self.pos_embed.shape[1]:
+            state_dict[key] = read_pos_embed(found, self.positions)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _init_from_scratch(self) -> None:
+        trunc_normal_(self.pos_embed, std=0.02)
+        trunc_normal_(self.cls_token, std=0.02)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None and "ffn" in name:
+                    nn.init.normal_(module.bias, mean=0.0, std=1e-6)
+                elif module.bias is not None:
+                    nn.init.constant_(module.bias, 0)
+            elif isinstance(module, nn.Conv2d):
+                kaiming_init(module, mode="fan_in", bias=0.0)
+            elif isinstance(module, nn.LayerNorm):
+                constant_init(module, val=1.0, bias=0.0)
+
+
+def _of_attention(qkv: Tensor, reducer: Reducer, first: int) -> Tensor:
+    """Queries, keys or values ``(B, M, d)``, the mean over the heads, without the class token."""
+    return qkv["QKV".index(reducer.feature)].mean(1)[:, first:]
+
+
+def _or_identity(
+    state: TokenAssignment | None, hw: tuple[int, int], tokens: Tensor
+) -> TokenAssignment:
+    return TokenAssignment.identity(hw[0] * hw[1], tokens.device) if state is None else state
+
+
+def _read_arch(arch: str | Mapping[str, int]) -> dict[str, int]:
+    if isinstance(arch, str):
+        if arch not in VIT_ARCHS:
+            raise InputError(
+                f"arch={arch!r} is unknown, allowed are {', '.join(map(repr, VIT_ARCHS))}, or a "
+                "dict with embed_dims, num_layers and num_heads"
+            )
+        return dict(VIT_ARCHS[arch])
+    wanted = set(VIT_ARCHS["t"])
+    if not isinstance(arch, Mapping) or set(arch) != wanted:
+        raise InputTypeError(f"arch must be a word or a dict with {sorted(wanted)}, got {arch!r}")
+    if min(arch.values()) < 1 or arch["embed_dims"] % arch["num_heads"]:
+        raise InputError(f"arch needs numbers from 1 up and heads that divide C, got {dict(arch)}")
+    return dict(arch)
+
+
+def _read_out_indices(indices: int | Sequence[int], depth: int) -> tuple[int, ...]:
+    listed = [indices] if isinstance(indices, int) else list(indices)
+    read = tuple(depth - 1 if index == -1 else index for index in listed)
+    if not read or any(index not in range(depth) for index in read) or list(read) != sorted(read):
+        raise InputError(f"out_indices must rise within 0 to {depth - 1}, or be -1, got {indices}")
+    return read
+
+
+def _build_reducers(configs: Sequence[Mapping[str, Any]], depth: int) -> ModuleList:
+    if isinstance(configs, Mapping) or not isinstance(configs, (list, tuple)):
+        raise InputTypeError(f"reducers must be a list of dicts, got {configs!r}")
+    built = ModuleList()
+    for config in configs:
+        reducer = MODELS.build(dict(config))
+        if not isinstance(reducer, Reducer):
+            raise InputTypeError(f"reducers holds {config!r}, which is no reducer")
+        if max(reducer.layers) > depth:
+            raise InputError(
+                f"layer={max(reducer.layers)} of {type(reducer).__name__} is beyond the ViT's "
+                f"{depth} layers"
+            )
+        built.append(reducer)
+    return built

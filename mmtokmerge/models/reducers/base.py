@@ -1,0 +1,199 @@
+"""What every reducer of tokens has: where it acts, on what, and what it does with a group."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError, InputTypeError
+from ...merging import TokenAssignment
+
+POSITIONS = ("between", "after")
+FEATURES = ("X", "K", "Q", "V")
+OPERATIONS = ("mean", "random")
+COUNTS = ("batch", "image")
+
+
+class Reducer(nn.Module):
+    """Merges tokens in one layer or several; a subclass says which stand together.
+
+    Args:
+        layer: Layer that it acts in, counted from 1, or a list of layers.
+        position: 'between' attention and MLP, or 'after' the MLP (ALGM, table 10b).
+        feature: What is compared: the tokens 'X', or the keys 'K', queries 'Q' or values 'V' of the
+            layer's attention, averaged over the heads (ALGM, table 10f).
+        operation: A group becomes the 'mean' of its tokens, weighted by what they stand for, or a
+            'random' one of them (ALGM, table 10c).
+        reduce: False gives every token of a group the group's value and keeps them all (ALGM, table
+            6: denoising without balancing).
+
+    Raises:
+        TypeError: If a layer is not an int.
+        ValueError: If a layer is below 1 or named twice, or a word is unknown.
+    """
+
+    def __init__(
+        self,
+        layer: int | Sequence[int],
+        position: str = "between",
+        feature: str = "X",
+        operation: str = "mean",
+        reduce: bool = True,
+    ) -> None:
+        super().__init__()
+        self.layers = _read_layers(layer)
+        for name, value, allowed in (
+            ("position", position, POSITIONS),
+            ("feature", feature, FEATURES),
+            ("operation", operation, OPERATIONS),
+        ):
+            _check_word(name, value, allowed)
+        if not isinstance(reduce, bool):
+            raise InputTypeError(f"reduce must be True or False, got {reduce!r}")
+        self.position = position
+        self.feature = feature
+        self.operation = operation
+        self.reduce = reduce
+
+    @abstractmethod
+    def match(
+        self, feature: Tensor, given: TokenAssignment | None, hw: tuple[int, int]
+    ) -> TokenAssignment:
+        """Which rows stand together.
+
+        Args:
+            feature: ``(B, M, D)`` what is compared, one row for each group of ``given``.
+            given: From the N patches to the M rows; None where nothing stands together yet.
+            hw: The grid of the patches.
+
+        Returns:
+            An assignment of the M rows.
+        """
+
+    def forward(
+        self,
+        tokens: Tensor,
+        feature: Tensor,
+        given: TokenAssignment | None,
+        hw: tuple[int, int],
+    ) -> tuple[Tensor, TokenAssignment | None]:
+        """Merge tokens.
+
+        Args:
+            tokens: ``(B, M, C)``, the class token not among them.
+            feature: ``(B, M, D)`` what is compared.
+            given: From the N patches to the M rows; None where nothing stands together yet.
+            hw: The grid of the patches.
+
+        Returns:
+            The tokens ``(B, M', C)``, and what stands together now, from the N patches to M' rows.
+        """
+        step = self.match(feature, given, hw)
+        held = None if given is None else given.sizes.expand(len(tokens), -1)
+        rows = (step.pick if self.operation == "random" else step.merge)(tokens, held)
+        if not self.reduce:
+            return step.unmerge(rows), given
+        return rows, step if given is None else given.compose(step)
+
+    def extra_repr(self) -> str:
+        return f"layer={self.layers}, position={self.position!r}, feature={self.feature!r}"
+
+
+class ThresholdReducer(Reducer):
+    """Merges what is more similar than a threshold, so that every image keeps its own number.
+
+    Args:
+        threshold: Cosine above which tokens merge, or 'auto': the number that
+            ``tools/calibrate_threshold.py`` wrote into the checkpoint.
+        count: In training, every image of a batch merges as many as the one that merges least
+            ('batch', ALGM, section 3.3), or as many as its own ('image'). At inference each image
+            always keeps its own number.
+        **kwargs: Arguments of :class:`Reducer`.
+
+    Raises:
+        TypeError: If the threshold is neither a number nor 'auto'.
+        ValueError: If a word is unknown; at the first forward, if 'auto' found no number.
+    """
+
+    def __init__(
+        self, threshold: float | str = "auto", count: str = "batch", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        is_number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+        if not is_number and threshold != "auto":
+            raise InputTypeError(f"threshold must be a number or 'auto', got {threshold!r}")
+        if is_number and math.isnan(float(threshold)):
+            raise InputError("threshold must be a number or 'auto', got nan")
+        _check_word("count", count, COUNTS)
+        self.auto = threshold == "auto"
+        self.count = count
+        self._known = not self.auto
+        value = torch.tensor(math.nan if self.auto else float(threshold))
+        self.register_buffer("tau", value, persistent=self.auto)
+
+    @property
+    def threshold(self) -> Tensor:
+        """The threshold, a scalar on the module's device.
+
+        Raises:
+            ValueError: If it is 'auto' and no checkpoint brought a number.
+        """
+        if not self._known:
+            if bool(self.tau.isnan()):
+                raise InputError(
+                    f"threshold='auto' of {type(self).__name__} found no threshold: run "
+                    "tools/calibrate_threshold.py, then test the checkpoint that it writes, or "
+                    "name it as backbone.calibration to train, or give a number"
+                )
+            self._known = True
+        return self.tau
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        self.tau.fill_(value)
+        self._known = not math.isnan(value)
+
+    @property
+    def shares_count(self) -> bool:
+        """Whether the images of a batch merge the same number now."""
+        return self.training and self.count == "batch"
+
+    def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
+        tau = self.tau  # a cast of the model to half precision must not move the threshold
+        super()._apply(fn, *args, **kwargs)
+        if self.tau.dtype != tau.dtype:
+            self.tau = tau.to(self.tau.device)
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._known = not self.auto
+
+    def extra_repr(self) -> str:
+        shown = "'auto'" if self.auto else f"{float(self.tau):.4g}"
+        return f"{super().extra_repr()}, threshold={shown}"
+
+
+def _read_layers(layer: int | Sequence[int]) -> tuple[int, ...]:
+    layers = (layer,) if isinstance(layer, int) else layer
+    if not isinstance(layers, (list, tuple)) or any(
+        isinstance(number, bool) or not isinstance(number, int) for number in layers
+    ):
+        raise InputTypeError(f"layer must be an int or a list of ints, got {layer!r}")
+    if not layers or min(layers) < 1:
+        raise InputError(f"layer counts from 1, got {layer!r}")
+    if len(set(layers)) < len(layers):
+        raise InputError(f"layer names a layer twice: {layer!r}")
+    return tuple(layers)
+
+
+def _check_word(name: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise InputError(
+            f"{name}={value!r} is unknown, allowed are {', '.join(map(repr, allowed))}"
+        )

@@ -1,0 +1,42 @@
+"""CLAP: conditional local average pooling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ...merging import TokenAssignment, local_pooling
+from ...merging.local import check_window
+from ...registry import MODELS
+from .base import ThresholdReducer
+
+
+@MODELS.register_module()
+class ConditionalLocalPooling(ThresholdReducer):
+    """Merges the windows of the grid whose tokens are similar (ALGM, section 3.3, CLAP).
+
+    Args:
+        window: Window in tokens, an int for both sides or (h, w).
+        **kwargs: Arguments of :class:`ThresholdReducer`.
+    """
+
+    def __init__(self, window: int | tuple[int, int] = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.window = check_window(window)
+
+    def match(
+        self, feature: Tensor, given: TokenAssignment | None, hw: tuple[int, int]
+    ) -> TokenAssignment:
+        """See :func:`mmtokmerge.merging.local_pooling`."""
+        return local_pooling(
+            feature,
+            hw,
+            window=self.window,
+            threshold=self.threshold,
+            given=given,
+            share_count=self.shares_count,
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, window={self.window}"

@@ -1,0 +1,33 @@
+"""One entry for all sources of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from .formats import FORMATS
+from .rename import detect_format
+from .segformer import SegFormerWeights, convert_segformer
+from .vit import ViTWeights, convert_vit
+from .vit_formats import VIT_FORMATS
+
+ALL_FORMATS = {**FORMATS, **VIT_FORMATS}
+
+
+def convert(
+    state: Mapping[str, Tensor], source: str = "auto", to: str | None = None
+) -> SegFormerWeights | ViTWeights:
+    """Convert the weights of a published SegFormer or plain ViT, and check them by loading them.
+
+    Args:
+        state: The source's state dict.
+        source: A name in ``ALL_FORMATS``, or 'auto' to find it by the keys.
+        to: 'backbone', 'segmentor', or None for what there is.
+
+    Raises:
+        InputError: If the weights are of no known source or do not make a whole model.
+        ValueError: If ``source`` or ``to`` is unknown.
+    """
+    name = detect_format(state, ALL_FORMATS) if source == "auto" else source
+    return (convert_vit if name in VIT_FORMATS else convert_segformer)(state, name, to)

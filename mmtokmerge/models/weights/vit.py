@@ -1,0 +1,139 @@
+"""A plain ViT's sizes read off its weights, and the backbone that must take every one of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from ..backbones.vision_transformer import VIT_ARCHS, VisionTransformer
+from .load import load_strictly
+from .rename import ENCODER, detect_format, rename
+from .vit_formats import MMSEG_VIT, VIT_FORMATS
+
+CLASS_TOKEN, DISTILLATION_TOKEN, POSITIONS = "cls_token", "dist_token", "pos_embed"
+PATCH_WEIGHT, PATCH_BIAS = "patch_embed.projection.weight", "patch_embed.projection.bias"
+
+
+@dataclass(frozen=True)
+class ViTWeights:
+    """Weights that ``mmtokmerge.VisionTransformer`` was seen to take whole.
+
+    Args:
+        source: Whose they are.
+        arch: 't', 's', 'b' or 'l'.
+        patch_size: Side of a patch in pixels.
+        img_size: Side in pixels of the square images that the position embeddings were made for.
+        final_norm: Whether the norm after the last layer is among them.
+        norm_eps: Epsilon of the norms in the source where it is not 1e-6.
+        parameters: Number of trained values.
+        dropped: For each kind of weights that were left out, the source's keys.
+        state_dict: Of the backbone.
+    """
+
+    source: str
+    arch: str
+    patch_size: int
+    img_size: int
+    final_norm: bool
+    norm_eps: float | None
+    parameters: int
+    dropped: dict[str, list[str]]
+    state_dict: dict[str, Tensor]
+
+
+def convert_vit(
+    state: Mapping[str, Tensor], source: str = "auto", to: str | None = None
+) -> ViTWeights:
+    """Convert the weights of a published plain ViT or DeiT, and check them by loading them.
+
+    The position embeddings stay as they are, ``(1, 1 + N, C)``: the backbone resizes them to its
+    own grid when it loads them.
+
+    Args:
+        state: The source's state dict.
+        source: A name in ``VIT_FORMATS``, or 'auto' to find it by the keys.
+        to: 'backbone' or None; a segmentor with a plain ViT loads as MMSegmentation has it.
+
+    Raises:
+        InputError: If a key is unknown, or the result is not a whole ViT of a known size.
+        ValueError: If ``source`` is unknown.
+    """
+    if source not in ("auto", *VIT_FORMATS):
+        allowed = ", ".join(VIT_FORMATS)
+        raise ValueError(f"source={source!r} is unknown, allowed are auto, {allowed}")
+    if to not in (None, "backbone"):
+        raise InputError(
+            f"a plain ViT is converted to a backbone, not to a {to}: MMSegmentation's segmentors "
+            "load as they are"
+        )
+    table = VIT_FORMATS[detect_format(state, VIT_FORMATS) if source == "auto" else source]
+    renamed = rename(state, table)
+    weights = {key.removeprefix(ENCODER): value for key, value in renamed.weights.items()}
+    if any(key.endswith(DISTILLATION_TOKEN) for key in state) and POSITIONS in weights:
+        weights[POSITIONS] = _without_second(weights[POSITIONS])
+    if table is MMSEG_VIT and PATCH_WEIGHT in weights:
+        # mmseg 1.x builds its patch embedding without a bias
+        zeros = torch.zeros(weights[PATCH_WEIGHT].shape[0])
+        weights.setdefault(PATCH_BIAS, zeros)
+    arch, patch_size = name_arch(weights), _patch_size(weights)
+    img_size = patch_size * _grid_side(weights)
+    final_norm = "ln1.weight" in weights
+    model = VisionTransformer(
+        arch=arch, img_size=img_size, patch_size=patch_size, final_norm=final_norm
+    )
+    load_strictly(model, weights, "ViT")
+    return ViTWeights(
+        source=table.title,
+        arch=arch,
+        patch_size=patch_size,
+        img_size=img_size,
+        final_norm=final_norm,
+        norm_eps=table.norm_eps,
+        parameters=sum(value.numel() for value in model.parameters()),
+        dropped=renamed.dropped,
+        state_dict=dict(model.state_dict()),
+    )
+
+
+def name_arch(weights: Mapping[str, Tensor]) -> str:
+    """'t', 's', 'b' or 'l', from the width and the number of layers.
+
+    Raises:
+        InputError: If it is none of them.
+    """
+    if CLASS_TOKEN not in weights:
+        raise InputError("there is no class token: only ViTs that have one are known")
+    width = weights[CLASS_TOKEN].shape[-1]
+    depth = len({key.split(".")[1] for key in weights if key.startswith("layers.")})
+    for name, arch in VIT_ARCHS.items():
+        if (arch["embed_dims"], arch["num_layers"]) == (width, depth):
+            return name
+    known = "; ".join(f"{n} {a['embed_dims']} with {a['num_layers']}" for n, a in VIT_ARCHS.items())
+    raise InputError(f"a ViT of width {width} with {depth} layers is none of those known: {known}")
+
+
+def _patch_size(weights: Mapping[str, Tensor]) -> int:
+    weight = weights.get(PATCH_WEIGHT)
+    if weight is None or weight.ndim != 4 or weight.shape[-1] != weight.shape[-2]:
+        raise InputError("there is no patch embedding of square patches")
+    return weight.shape[-1]
+
+
+def _grid_side(weights: Mapping[str, Tensor]) -> int:
+    """Patches on a side of the square grid of the position embeddings, ``(1, 1 + side^2, C)``."""
+    positions = weights.get(POSITIONS)
+    count = 0 if positions is None or positions.ndim != 3 else positions.shape[1] - 1
+    side = math.isqrt(max(count, 0))
+    if side == 0 or side * side != count:
+        raise InputError(f"there are no position embeddings of a square grid, but {count} of them")
+    return side
+
+
+def _without_second(positions: Tensor) -> Tensor:
+    """Position embeddings ``(1, 2 + N, C)`` without those of the distillation token."""
+    return torch.cat((positions[:, :1], positions[:, 2:]), dim=1)

@@ -1,4 +1,4 @@
-"""Convert published SegFormer weights into the layout that this project's models load."""
+"""Convert published SegFormer and ViT weights into the layout that this project's models load."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from mmtokmerge.engine.cli import run_tool
 from mmtokmerge.errors import InputError
 
 if TYPE_CHECKING:
-    from mmtokmerge.models.weights import SegFormerWeights
+    from mmtokmerge.models.weights import SegFormerWeights, ViTWeights
 
 EXPLANATION = """
 sources (found by their keys; --from insists on one):
   nvlabs   NVlabs's checkpoints: mit_b0.pth, segformer.b0.512x512.ade.160k.pth
   hf       Hugging Face's: model.safetensors, pytorch_model.bin, or the folder that holds one
   mmseg    MMSegmentation's; they load as they are, this cuts the backbone out of one
+and for the plain ViT, whose backbone alone is converted:
+  timm        timm's ViT and DeiT, AugReg's and Facebook's *.pth among them
+  mmpretrain  MMPretrain's ViT and DeiT
+  hf-vit      Hugging Face's ViT
+  mmseg-vit   MMSegmentation's; they load as they are, this cuts the backbone out of one
 
 examples:
   python tools/convert_weights.py mit_b2.pth weights/mit_b2.pth
@@ -30,6 +35,9 @@ examples:
       --cfg-options model.decode_head.projection=linear
 
   python tools/convert_weights.py segformer_mit-b5.pth weights/mit_b5.pth --to backbone
+
+  python tools/convert_weights.py vit_large_patch16_384/ pretrain/vit_large_p16_384.pth
+  python tools/train.py configs/algm/setr_vit-l_ade20k_none.py
 
 The published heads project each scale by a linear layer, mmseg's by a convolution with norm and
 activation: a converted head needs projection='linear' and the channels that the summary names.
@@ -49,12 +57,12 @@ def parse_args() -> argparse.Namespace:
         "--to",
         choices=("backbone", "segmentor"),
         help="what to write: the backbone alone, for init_cfg, or a whole model, for test.py\n"
-        "(default: segmentor where SRC has a decode head)",
+        "(default: segmentor where SRC has SegFormer's decode head)",
     )
     parser.add_argument(
         "--from",
         dest="source",
-        choices=("auto", "nvlabs", "hf", "mmseg"),
+        choices=("auto", "nvlabs", "hf", "mmseg", "timm", "mmpretrain", "hf-vit", "mmseg-vit"),
         default="auto",
         help="whose keys SRC has (default: auto)",
     )
@@ -78,8 +86,11 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     else:
         checkpoint = load_weights_only(str(path), map_location="cpu")
     state, meta = checkpoint, {}
-    if isinstance(checkpoint, dict) and isinstance(checkpoint.get("state_dict"), dict):
-        state, meta = checkpoint["state_dict"], checkpoint.get("meta")
+    # mmengine's files hold "state_dict", Facebook's DeiT "model"
+    for key in ("state_dict", "model"):
+        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
+            state, meta = checkpoint[key], checkpoint.get("meta")
+            break
     if not isinstance(state, dict) or not state:
         raise InputError(f"{path} holds no weights: it is neither a state dict nor has one.")
     for key, value in state.items():
@@ -135,22 +146,56 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
         raise InputError(f"Cannot write {path}: {error.strerror}.") from error
 
 
-def show_summary(weights: SegFormerWeights, path: Path) -> None:
+def show_summary(weights: SegFormerWeights | ViTWeights, path: Path) -> None:
     """Print what was converted, and the settings that its model needs."""
     from rich.console import Console
     from rich.table import Table
 
-    options = config_options(weights)
+    from mmtokmerge.models.weights import ViTWeights
+
+    is_vit = isinstance(weights, ViTWeights)
+    options = vit_options(weights) if is_vit else config_options(weights)
     table = Table(show_header=False, title="Converted weights", title_justify="left")
     table.add_row("source", weights.source)
-    table.add_row("architecture", f"mmtokmerge.MiTPlusPlus, arch '{weights.arch}'")
-    table.add_row("decode head", describe_head(weights))
+    if is_vit:
+        table.add_row("architecture", describe_vit(weights))
+    else:
+        table.add_row("architecture", f"mmtokmerge.MiTPlusPlus, arch '{weights.arch}'")
+        table.add_row("decode head", describe_head(weights))
     table.add_row("parameters", f"{weights.parameters:,}, every one loaded into the model")
-    dropped = [f"{kind}: {len(keys)} keys" for kind, keys in weights.dropped.items()]
+    dropped = [describe_dropped(kind, keys, is_vit) for kind, keys in weights.dropped.items()]
     table.add_row("left out", "\n".join(dropped) or "nothing")
     table.add_row("written to", str(path))
     table.add_row("--cfg-options", "\n".join(options) or "none needed")
     Console(soft_wrap=True).print(table, markup=False)
+
+
+def describe_dropped(kind: str, keys: list[str], names: bool) -> str:
+    """What was left out: how many keys and, where they are few, which."""
+    listed = f" ({', '.join(keys)})" if names and len(keys) <= 4 else ""
+    return f"{kind}: {len(keys)} keys{listed}"
+
+
+def describe_vit(weights: ViTWeights) -> str:
+    """A plain ViT in words."""
+    end = "with" if weights.final_norm else "without"
+    return (
+        f"mmtokmerge.VisionTransformer, arch '{weights.arch}', patches of {weights.patch_size}, "
+        f"positions of {weights.img_size}x{weights.img_size} pixels, {end} final norm"
+    )
+
+
+def vit_options(weights: ViTWeights) -> list[str]:
+    """The settings of the backbone that differ from those of the configs."""
+    options = []
+    if weights.patch_size != 16:
+        options.append(f"model.backbone.patch_size={weights.patch_size}")
+    if not weights.final_norm:
+        options.append("model.backbone.final_norm=False")
+    if weights.norm_eps is not None:
+        options.append("model.backbone.norm_cfg.type=LN")
+        options.append(f"model.backbone.norm_cfg.eps={weights.norm_eps}")
+    return options
 
 
 def describe_head(weights: SegFormerWeights) -> str:
@@ -185,10 +230,10 @@ def main() -> None:
         raise InputError(f"DST is SRC, {args.src}: name another file to write.")
     state, classes = read_weights(args.src)
 
-    from mmtokmerge.models.weights import convert_segformer
+    from mmtokmerge.models.weights import convert
 
     try:
-        weights = convert_segformer(state, args.source, args.to)
+        weights = convert(state, args.source, args.to)
     except InputError as error:
         raise InputError(f"{args.src}: {error}.") from error
     meta = {**classes, "source": weights.source, "arch": weights.arch}

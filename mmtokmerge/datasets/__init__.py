@@ -11,5 +11,15 @@ __all__ = ["transforms"]
 if find_spec("mmseg") is not None:
     from mmtokmerge.datasets.camvid import CamVidDataset
     from mmtokmerge.datasets.checked import ADE20KDataset, CheckedFiles, CityscapesDataset
+    from mmtokmerge.datasets.coco_stuff import COCOStuffDataset
+    from mmtokmerge.datasets.pascal_context import PascalContextDataset, PascalContextDataset59
 
-    __all__ += ["ADE20KDataset", "CamVidDataset", "CheckedFiles", "CityscapesDataset"]
+    __all__ += [
+        "ADE20KDataset",
+        "COCOStuffDataset",
+        "CamVidDataset",
+        "CheckedFiles",
+        "CityscapesDataset",
+        "PascalContextDataset",
+        "PascalContextDataset59",
+    ]

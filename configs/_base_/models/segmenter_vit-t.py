@@ -1,0 +1,36 @@
+# Segmenter with ViT-T/16 and its mask transformer, as in mmseg's configs, on tokens.
+model = dict(
+    type="EncoderDecoder",
+    data_preprocessor=dict(
+        type="SegDataPreProcessor",
+        mean=[127.5, 127.5, 127.5],
+        std=[127.5, 127.5, 127.5],
+        bgr_to_rgb=True,
+        pad_val=0,
+        seg_pad_val=255,
+    ),
+    backbone=dict(
+        type="mmtokmerge.VisionTransformer",
+        arch="t",
+        img_size=(512, 512),
+        patch_size=16,
+        drop_path_rate=0.1,
+        norm_cfg=dict(type="LN", eps=1e-6),
+        final_norm=True,
+        out_type="tokens",
+    ),
+    decode_head=dict(
+        type="mmtokmerge.SegmenterMaskTransformerHead",
+        in_channels=192,
+        channels=192,
+        embed_dims=192,
+        num_layers=2,
+        num_heads=3,
+        num_classes=150,
+        dropout_ratio=0.0,
+        align_corners=False,
+        loss_decode=dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=1.0),
+    ),
+    train_cfg=dict(),
+    test_cfg=dict(mode="slide", crop_size=(512, 512), stride=(480, 480)),
+)

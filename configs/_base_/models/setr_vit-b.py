@@ -1,0 +1,7 @@
+# mmseg has no SETR of 12 layers: the outputs stand where ViT-L's do, at half the depth.
+_base_ = "./setr_vit-l.py"
+model = dict(
+    backbone=dict(arch="b", out_indices=(4, 7, 9, 11)),
+    decode_head=dict(in_channels=768),
+    auxiliary_head=[dict(head, in_channels=768) for head in _base_.model.auxiliary_head],
+)

@@ -1,0 +1,3 @@
+# Table 5a: CLAP in windows of 2x1 (height x width).
+_base_ = "../segmenter_vit-s_ade20k_algm.py"
+model = dict(backbone=dict(reducers=[dict(_base_.clap, window=(2, 1)), _base_.gbm]))

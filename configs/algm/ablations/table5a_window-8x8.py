@@ -1,0 +1,3 @@
+# Table 5a: CLAP in windows of 8x8 (height x width).
+_base_ = "../segmenter_vit-s_ade20k_algm.py"
+model = dict(backbone=dict(reducers=[dict(_base_.clap, window=(8, 8)), _base_.gbm]))

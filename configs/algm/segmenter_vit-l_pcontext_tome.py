@@ -1,0 +1,4 @@
+# As many tokens a layer as bring the operations to those of the paper's table.
+_base_ = "./segmenter_vit-l_pcontext_none.py"
+tome = dict(type="mmtokmerge.ToMe", layer=list(range(1, 25)), feature="K", num_merged=16)
+model = dict(backbone=dict(reducers=[tome], proportional=True))

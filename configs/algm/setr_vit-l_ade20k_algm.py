@@ -1,0 +1,4 @@
+_base_ = "./setr_vit-l_ade20k_none.py"
+clap = dict(type="mmtokmerge.ConditionalLocalPooling", layer=1, threshold="auto")
+gbm = dict(type="mmtokmerge.GlobalBipartiteMerging", layer=13, threshold="auto")
+model = dict(backbone=dict(reducers=[clap, gbm]))

@@ -1,0 +1,12 @@
+_base_ = [
+    "../_base_/models/setr_vit-l.py",
+    "../_base_/datasets/ade20k_512.py",
+    "../_base_/schedules/setr_160k.py",
+    "../_base_/default_runtime.py",
+]
+# The weights: timm's, through tools/convert_weights.py (docs/weights.md).
+model = dict(
+    data_preprocessor=dict(size=(512, 512)),
+    backbone=dict(init_cfg=dict(type="Pretrained", checkpoint="pretrain/vit_large_p16_384.pth")),
+)
+train_dataloader = dict(batch_size=16)

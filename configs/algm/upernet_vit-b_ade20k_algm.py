@@ -1,0 +1,5 @@
+# The paper has no UPerNet: the layers are those of its other ViT-B networks.
+_base_ = "./upernet_vit-b_ade20k_none.py"
+clap = dict(type="mmtokmerge.ConditionalLocalPooling", layer=1, threshold="auto")
+gbm = dict(type="mmtokmerge.GlobalBipartiteMerging", layer=5, threshold="auto")
+model = dict(backbone=dict(reducers=[clap, gbm]))

@@ -19,10 +19,11 @@ from mmtokmerge.benchmark.contestants import build_contestants
 from mmtokmerge.benchmark.flops import forward_flops
 from mmtokmerge.benchmark.plot import save_plot
 from mmtokmerge.benchmark.report import csv_path, save_csv, save_json
-from mmtokmerge.benchmark.run import Result, compare, run
+from mmtokmerge.benchmark.result import Result, compare
+from mmtokmerge.benchmark.run import run, torch_settings
 from mmtokmerge.benchmark.settings import Settings, read_batch_size, read_shapes
 from mmtokmerge.benchmark.timing import best_batch, interleave
-from mmtokmerge.benchmark.work import make_step
+from mmtokmerge.benchmark.work import make_step, random_images
 from mmtokmerge.engine.cli import run_tool
 from mmtokmerge.engine.launch import load_config
 from mmtokmerge.errors import InputError
@@ -115,20 +116,30 @@ def test_a_run_times_all_models_and_counts_their_work(contestants):
 
 
 def test_baselines_compute_the_same_with_the_same_weights(contestants):
-    outputs = [make_step(each, SMALL, (64, 96), 2)() for each in contestants]
+    images = random_images(contestants[0], SMALL, (64, 96), 2)
+    outputs = [make_step(each, SMALL, images)() for each in contestants]
     for output in outputs[:2]:
         torch.testing.assert_close(output, outputs[2], rtol=1e-4, atol=1e-4)
     assert not torch.allclose(outputs[3], outputs[2], rtol=1e-3, atol=1e-3)
 
 
-def test_formula_and_counter_agree_on_a_baseline(contestants):
-    stock = contestants[0]
+def test_formula_and_counter_agree_on_an_unmerged_model(contestants):
+    ours = contestants[2]
     for part in ("model", "encoder", "head"):
-        by_formula, _ = forward_flops(stock, part, (64, 96))
-        spec, stock.encoder = stock.encoder, None
-        counted, source = forward_flops(stock, part, (64, 96))
-        stock.encoder = spec
+        by_formula, _ = forward_flops(ours, part, (64, 96))
+        spec, ours.encoder = ours.encoder, None
+        counted, source = forward_flops(ours, part, (64, 96))
+        ours.encoder = spec
         assert (counted, source) == (by_formula, "counted")
+
+
+def test_baselines_are_counted_as_they_run(contestants):
+    stock, fused, ours, _ = contestants
+    counts = [forward_flops(each, "encoder", (64, 96)) for each in (stock, fused, ours)]
+    assert counts[0] == counts[1] and counts[0][1] == "counted"
+    # Stage 1 of 16 x 24 tokens has one head: ours projects its 2 x 3 values rather than the output.
+    spared = 2 * 2 * (16 * 24 - 2 * 3) * 32**2
+    assert counts[0][0] - counts[2][0] == spared
 
 
 def test_out_of_memory_leaves_one_model_out(contestants, monkeypatch):
@@ -167,6 +178,8 @@ def test_files_hold_machine_samples_and_ratios(tmp_path):
     assert content["results"][1]["speedup"] == {"stock": 2}
     rows = list(csv.DictReader((tmp_path / "a.csv").open()))
     assert rows[1]["speedup_over_stock"] == "2.0"
+    assert (rows[0]["steps_per_second"], rows[0]["cuda_graph"]) == ("333.3333", "False")
+    assert content["results"][0]["steps_per_second"] == pytest.approx(1000 / 3)
     assert (rows[1]["queries_kept"], rows[1]["keys_kept"]) == ("5 2", "4 1")
     assert (rows[0]["median_ms"], rows[0]["torch"]) == ("3.0", "2.12.1+cpu")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
@@ -256,6 +269,19 @@ def test_shapes_batches_and_baselines_are_read():
         (["--train", "--part", "head"], "part='head' cannot be trained alone"),
         (["--train", "--dtype", "fp16"], "dtype='fp16' cannot be trained on a CPU"),
         (["--baselines", "mmseg"], "--baselines 'mmseg' is unknown"),
+        (["--peers", "timm"], "--peers 'timm' is unknown, allowed are huggingface, tomesd."),
+        (["--cuda-graph"], "--cuda-graph needs --device cuda"),
+        (["--limit", "--train"], "--limit is of inference with the encoder"),
+        (["--limit", "--part", "head"], "--limit is of inference with the encoder"),
+        (["--kept", "0.5", "0.6"], "--kept 0.5 0.6 must be fractions above 0"),
+        (["--kept", "0"], "--kept 0.0 must be fractions above 0"),
+        (["--kept", "0.5"], "--kept sets thresholds, but no config has a reducer with one."),
+        (["--repeat", "32"], "--repeat goes with --images"),
+        (["--num-images", "3"], "--num-images goes with --images"),
+        (["--images", "--train"], "--images times inference"),
+        (["--images", "--batch-size", "8"], "--batch-size does nothing with --images"),
+        (["--images", "no/such"], "--images: there is no folder no/such."),
+        (["--checkpoint", "no/such.pth"], "There is no checkpoint at no/such.pth."),
         (["--plot", "a.txt"], "--plot a.txt must end in .png, .pdf or .svg."),
         (["--baselines", "none", "--plot", "a.png"], "--plot draws speed-ups and needs a baseline"),
     ],
@@ -286,3 +312,24 @@ def test_the_gpu_is_timed_and_its_memory_measured(words, tmp_path):
     assert run_command(*CONFIGS, *words) == 0
     for result in json.loads(out.read_text())["results"]:
         assert result["latency_ms"]["median"] > 0 and result["peak_memory"] > 1
+
+
+def test_compiling_for_many_models_does_not_stop_in_silence():
+    from torch._dynamo import config
+
+    before = config.recompile_limit, config.accumulated_recompile_limit
+    with torch_settings(Settings(shapes=((64, 96),), compile=True)):
+        assert min(config.recompile_limit, config.accumulated_recompile_limit) >= 1000
+    assert (config.recompile_limit, config.accumulated_recompile_limit) == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_graph_computes_what_it_captured(contestants):
+    settings = Settings(shapes=((64, 96),), device="cuda", cuda_graph=True)
+    images = random_images(contestants[0], settings, (64, 96), 1)
+    model = contestants[3].model.cuda()
+    replay = make_step(contestants[3], settings, images)
+    with torch.no_grad():
+        torch.testing.assert_close(replay(), model(images, None, mode="tensor"))
+    model.cpu()

@@ -1,4 +1,4 @@
-"""Draw what merging does to one image: tokens of each stage, predictions, differences."""
+"""Draw what merging does to one image: tokens by stage or reducer, predictions, differences."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ EXAMPLES = """\
 examples:
   python tools/visualize_tokens.py configs/segformerpp/b0_camvid_hq.py WEIGHTS.pth street.jpg
   python tools/visualize_tokens.py CONFIG CHECKPOINT IMAGE --out F.png --stage 3 4 --block last
+  python tools/visualize_tokens.py configs/algm/segmenter_vit-t_camvid_algm.py WEIGHTS.pth a.png
 
 Above: the image, the prediction without merging (same weights), the prediction with merged tokens,
 and the pixels where the two differ. Below: each group of tokens in the mean colour of its pixels,
-with lines between groups; queries and keys/values of a stage stand side by side.
+with lines between groups; queries and keys/values of a stage stand side by side. Of a plain ViT
+(configs/algm) there is one picture for each reducer, in the order of running, and before a local
+one the mean cosine of each window that it decides by.
 """
 
 
@@ -44,14 +47,12 @@ def main() -> None:
         type=int,
         nargs="+",
         choices=(1, 2, 3, 4),
-        default=(1, 2, 3, 4),
-        help="stages to draw (default: all that merge)",
+        help="stages to draw (default: all that merge); a plain ViT has none",
     )
     parser.add_argument(
         "--block",
         choices=BLOCKS,
-        default="first",
-        help="block of each stage to draw (default: %(default)s)",
+        help="block of each stage to draw (default: first); a plain ViT has no stages",
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument(

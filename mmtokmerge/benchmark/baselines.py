@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmengine.config import ConfigDict
@@ -10,13 +10,15 @@ from mmengine.config import ConfigDict
 from mmtokmerge.errors import InputError
 from mmtokmerge.merging.arch import read_arch
 
-# How each baseline runs the encoder of MiT++.
+# How each baseline runs the encoder of MiT++, and a plain ViT.
 ENCODERS = {
     "stock": "mmseg.MixVisionTransformer",
     "stock fused": "mmtokmerge.FusedMixVisionTransformer",
 }
-# Heads of ours and their mmseg counterparts; heads that are not here stay as they are.
-HEADS = {"SegformerHead": "mmseg.SegformerHead"}
+PLAIN_ENCODERS = {
+    "stock": "mmseg.VisionTransformer",
+    "stock fused": "mmtokmerge.FusedVisionTransformer",
+}
 SHARED_KEYS = (
     "in_channels",
     "out_indices",
@@ -27,10 +29,21 @@ SHARED_KEYS = (
     "act_cfg",
     "with_cp",
 )
+PLAIN_KEYS = (
+    *SHARED_KEYS,
+    "img_size",
+    "patch_size",
+    "mlp_ratio",
+    "qkv_bias",
+    "with_cls_token",
+    "patch_norm",
+    "final_norm",
+    "interpolate_mode",
+)
 
 
 def stock_model(model: Mapping[str, Any], baseline: str) -> ConfigDict:
-    """The baseline's config of a model with MiT++, at full resolution and without merging.
+    """The baseline's config of a model with MiT++ or a plain ViT, without merging.
 
     Args:
         model: Config of a segmentor or pose estimator.
@@ -39,24 +52,37 @@ def stock_model(model: Mapping[str, Any], baseline: str) -> ConfigDict:
     Raises:
         InputError: If the backbone or the head has no counterpart in mmseg.
     """
+    backbone = model["backbone"]
+    name = type_name(backbone)
+    if name == "MiTPlusPlus":
+        return with_encoder(model, dict(type=ENCODERS[baseline], **mit_settings(backbone)))
+    if name == "VisionTransformer":
+        return with_encoder(model, dict(type=PLAIN_ENCODERS[baseline], **_vit_settings(backbone)))
+    raise InputError(
+        f"backbone {name!r} has no stock counterpart to compare with: put a config with "
+        "mmtokmerge.MiTPlusPlus or mmtokmerge.VisionTransformer first, or give --baselines none."
+    )
+
+
+def with_encoder(model: Mapping[str, Any], backbone: Mapping[str, Any]) -> ConfigDict:
+    """The config of a model with another encoder, and mmseg's own heads where it has them.
+
+    Raises:
+        InputError: If the head has no counterpart in mmseg.
+    """
     stock = ConfigDict(model).copy()
-    stock["backbone"] = _stock_encoder(model["backbone"], ENCODERS[baseline])
+    stock["backbone"] = ConfigDict(backbone)
     for place in ("decode_head", "head"):
         if place in stock:
             stock[place] = _stock_head(stock[place])
     return stock
 
 
-def _stock_encoder(backbone: Mapping[str, Any], kind: str) -> ConfigDict:
-    if _name(backbone) != "MiTPlusPlus":
-        raise InputError(
-            f"backbone {_name(backbone)!r} has no stock counterpart to compare with: "
-            "put a config with mmtokmerge.MiTPlusPlus first, or give --baselines none."
-        )
+def mit_settings(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """What mmseg's ``MixVisionTransformer`` must be given to be this MiT++, nothing merged."""
     arch = read_arch(backbone.get("arch", "b0"))
     shared = {key: backbone[key] for key in SHARED_KEYS if backbone.get(key) is not None}
-    return ConfigDict(
-        type=kind,
+    return dict(
         embed_dims=arch.embed_dims,
         num_layers=list(arch.num_layers),
         num_heads=list(arch.num_heads),
@@ -69,19 +95,54 @@ def _stock_encoder(backbone: Mapping[str, Any], kind: str) -> ConfigDict:
     )
 
 
+def _vit_settings(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    from mmtokmerge.models.backbones.vision_transformer import VIT_ARCHS
+
+    arch = backbone.get("arch", "b")
+    sizes = VIT_ARCHS[arch] if isinstance(arch, str) else arch
+    shared = {key: backbone[key] for key in PLAIN_KEYS if backbone.get(key) is not None}
+    indices = shared.get("out_indices", -1)
+    if not isinstance(indices, int):  # mmseg knows -1 alone, not in a list
+        last = sizes["num_layers"] - 1
+        shared["out_indices"] = [last if index == -1 else index for index in indices]
+    return dict(**sizes, patch_bias=backbone.get("patch_bias", True), **shared)
+
+
 def _stock_head(head: Mapping[str, Any]) -> ConfigDict:
-    name = _name(head)
-    if name not in HEADS:
-        return ConfigDict(head)
-    stock = ConfigDict({**head, "type": HEADS[name]})
-    if stock.pop("projection", "conv") != "conv":
+    make = HEADS.get(type_name(head))
+    return ConfigDict(head if make is None else make(head))
+
+
+def _segformer_head(head: Mapping[str, Any]) -> dict[str, Any]:
+    if head.get("projection", "conv") != "conv":
         raise InputError(
             f"decode_head.projection={head['projection']!r} has no stock counterpart in mmseg: "
             "take 'conv', or give --baselines none."
         )
-    return stock
+    rest = {key: value for key, value in head.items() if key != "projection"}
+    return {**rest, "type": "mmseg.SegformerHead"}
 
 
-def _name(cfg: Mapping[str, Any]) -> str:
+def _mask_transformer_head(head: Mapping[str, Any]) -> dict[str, Any]:
+    ours = ("proportional", "fused")
+    rest = {key: value for key, value in head.items() if key not in ours}
+    return {**rest, "type": "mmseg.SegmenterMaskTransformerHead"}
+
+
+def _linear_head(head: Mapping[str, Any]) -> dict[str, Any]:
+    own = dict(num_convs=0, kernel_size=1, concat_input=False, channels=head["in_channels"])
+    return {**head, **own, "type": "mmseg.FCNHead"}
+
+
+# Heads of ours and their mmseg counterparts; heads that are not here stay as they are.
+HEADS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "SegformerHead": _segformer_head,
+    "SegmenterMaskTransformerHead": _mask_transformer_head,
+    "SegmenterLinearHead": _linear_head,
+}
+
+
+def type_name(cfg: Mapping[str, Any]) -> str:
+    """The name of a config's type without its scope."""
     kind = cfg["type"]
     return kind.rsplit(".", 1)[-1] if isinstance(kind, str) else kind.__name__

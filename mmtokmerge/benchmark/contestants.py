@@ -11,14 +11,20 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
-from torch import nn
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
 
 from mmtokmerge.benchmark.baselines import stock_model
+from mmtokmerge.benchmark.peers.models import peer_models
 from mmtokmerge.benchmark.settings import DTYPES, Settings
-from mmtokmerge.engine.launch import import_scope
+from mmtokmerge.engine.hooks.strict_load import check_weights
+from mmtokmerge.engine.launch import check_checkpoint, import_scope
+from mmtokmerge.engine.safe_load import install as load_weights_safely
 from mmtokmerge.merging import StageMerging
 from mmtokmerge.merging.arch import MiTArch
 from mmtokmerge.merging.settings import read_merging
+
+REDUCERS = "backbone.reducers."
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,11 @@ class EncoderSpec:
     merging: tuple[StageMerging, ...]
     downsample: int
     in_channels: int
+
+    @property
+    def merges(self) -> bool:
+        """Whether anything is left out: tokens merged, or the image halved."""
+        return self.downsample != 1 or any(stage != StageMerging() for stage in self.merging)
 
 
 @dataclass
@@ -41,7 +52,8 @@ class Contestant:
         model: Segmentor or pose estimator, with SyncBN turned into BN.
         scope: mm* package whose types its config names without prefix.
         optim_wrapper: Config of its optimizer, for training steps.
-        encoder: For Mix Vision Transformers; None for other backbones.
+        encoder: For MiT++ and what replaces it unmerged; None for other backbones.
+        in_channels: Channels of its images.
     """
 
     name: str
@@ -50,51 +62,65 @@ class Contestant:
     scope: str
     optim_wrapper: ConfigDict
     encoder: EncoderSpec | None
+    in_channels: int = 3
+
+    @property
+    def reducers(self) -> list[nn.Module]:
+        """What merges the tokens of a plain ViT; empty for other backbones."""
+        return list(getattr(self.model.backbone, "reducers", ()))
 
 
 def build_contestants(
-    configs: Sequence[tuple[str, Config]], baselines: Sequence[str], settings: Settings
+    configs: Sequence[tuple[str, Config]],
+    baselines: Sequence[str],
+    settings: Settings,
+    peers: Sequence[str] = (),
+    checkpoint: str | None = None,
 ) -> list[Contestant]:
-    """Build the baselines of the first config, then every config, with the first one's weights.
+    """Build the baselines and peers of the first config, then every config, with its weights.
 
-    Pretrained weights are not loaded: how long a step takes does not depend on them.
+    Pretrained weights are not loaded unless a checkpoint is given: how long a step takes depends on
+    them only where a threshold decides what merges.
 
     Args:
         configs: Path and content of each config.
         baselines: Keys of :data:`mmtokmerge.benchmark.baselines.ENCODERS`.
         settings: Give the seed, the device and the dtype.
+        peers: Keys of :data:`mmtokmerge.benchmark.peers.models.PEERS`.
+        checkpoint: Weights of the first config's model.
 
     Raises:
-        InputError: If a baseline is asked for and the first config's model has none.
+        InputError: If a baseline is asked for and the first config's model has none, or the
+            checkpoint is missing or of another model.
     """
-    own = [
-        _build(name, cfg, cfg.model, False, settings)
-        for name, (_, cfg) in zip(_names([path for path, _ in configs]), configs)
-    ]
+    names = _names([path for path, _ in configs])
+    own = [_build(name, cfg, cfg.model, settings) for name, (_, cfg) in zip(names, configs)]
     first = configs[0][1]
-    stock = []
-    for name in baselines:
-        contestant = _build(name, first, stock_model(first.model, name), True, settings)
-        if own[0].encoder is not None:
+    unmerged = [(name, stock_model(first.model, name)) for name in baselines]
+    others = peer_models(peers, [(name, cfg.model) for name, (_, cfg) in zip(names, configs)])
+    rivals = []
+    for name, model in (*unmerged, *others):
+        rival = _build(name, first, model, settings)
+        rival.is_baseline = True
+        rival.in_channels = own[0].in_channels
+        if own[0].encoder is not None and not name.startswith("tomesd"):
             spec = own[0].encoder
-            contestant.encoder = EncoderSpec(
-                spec.arch, tuple(read_merging("none")), 1, spec.in_channels
-            )
-        stock.append(contestant)
-    contestants = stock + own
-    _share_weights(own[0].model, [each for each in contestants if each is not own[0]])
-    for contestant in contestants:
+            nothing = tuple(read_merging("none"))
+            rival.encoder = EncoderSpec(spec.arch, nothing, 1, spec.in_channels)
+        rivals.append(rival)
+    if checkpoint is not None:
+        _load(own, checkpoint)
+    _share_weights(own[0].model, [*rivals, *own[1:]])
+    for contestant in (*rivals, *own):
         contestant.model.to(settings.device)
         if settings.train:
             contestant.model.train()
         else:
-            contestant.model.eval().to(DTYPES[settings.dtype])
-    return contestants
+            _convert(contestant, DTYPES[settings.dtype])
+    return [*rivals, *own]
 
 
-def _build(
-    name: str, cfg: Config, model_cfg: ConfigDict, is_baseline: bool, settings: Settings
-) -> Contestant:
+def _build(name: str, cfg: Config, model_cfg: ConfigDict, settings: Settings) -> Contestant:
     scope = cfg.get("default_scope", "mmseg")
     import_scope(scope)
     torch.manual_seed(settings.seed)
@@ -102,7 +128,9 @@ def _build(
         model = revert_sync_batchnorm(MODELS.build(model_cfg))
     optimizer = ConfigDict(optimizer=dict(type="AdamW", lr=6e-5))
     optim_wrapper = cfg.get("optim_wrapper", optimizer)
-    return Contestant(name, is_baseline, model, scope, optim_wrapper, _encoder_spec(model.backbone))
+    spec = _encoder_spec(model.backbone)
+    channels = model_cfg.backbone.get("in_channels", 3) if spec is None else spec.in_channels
+    return Contestant(name, False, model, scope, optim_wrapper, spec, channels)
 
 
 def _encoder_spec(backbone: Any) -> EncoderSpec | None:
@@ -114,13 +142,44 @@ def _encoder_spec(backbone: Any) -> EncoderSpec | None:
     return EncoderSpec(backbone.arch, tuple(backbone.merging), backbone.downsample, in_channels)
 
 
+def _load(own: Sequence[Contestant], path: str) -> None:
+    """Give every config the checkpoint's weights, and its thresholds where the reducers fit."""
+    load_weights_safely()
+    check_checkpoint(path)
+    content = CheckpointLoader.load_checkpoint(path, map_location="cpu")
+    found = content.get("state_dict", content)
+    for contestant in own:
+        weights = _without_reducers(found)
+        for key, value in contestant.model.state_dict().items():
+            if key.startswith(REDUCERS):
+                weights[key] = found.get(key, value)
+        check_weights(contestant.model, weights, path)
+        contestant.model.load_state_dict(weights, strict=False)
+
+
+def _convert(contestant: Contestant, dtype: torch.dtype) -> None:
+    """Make a model ready for inference in a dtype; thresholds, which are compared, stay exact."""
+    exact = [(each, each.tau) for each in contestant.reducers if hasattr(each, "tau")]
+    contestant.model.eval().to(dtype)
+    for reducer, tau in exact:
+        reducer.tau = tau
+
+
 def _share_weights(first: nn.Module, others: Sequence[Contestant]) -> None:
-    weights = first.state_dict()
+    """Load the first model's weights into those of the same network."""
+    weights = _without_reducers(first.state_dict())
     shapes = {key: value.shape for key, value in weights.items()}
     for other in others:
-        own = {key: value.shape for key, value in other.model.state_dict().items()}
-        if other.is_baseline or own == shapes:
-            other.model.load_state_dict(weights)
+        own = other.model.state_dict()
+        same = {key: value.shape for key, value in _without_reducers(own).items()} == shapes
+        if other.is_baseline or same:
+            reducers = {key: value for key, value in own.items() if key.startswith(REDUCERS)}
+            other.model.load_state_dict({**weights, **reducers})
+
+
+def _without_reducers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without the thresholds of a plain ViT's reducers, which are a config's own."""
+    return {key: value for key, value in weights.items() if not key.startswith(REDUCERS)}
 
 
 def _names(paths: Sequence[str]) -> list[str]:

@@ -6,16 +6,18 @@ import copy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmtokmerge.benchmark.contestants import Contestant, EncoderSpec
+from mmtokmerge.benchmark.flop_counter import counting_flops
 from mmtokmerge.benchmark.settings import Shape
-from mmtokmerge.benchmark.work import head_of
+from mmtokmerge.benchmark.work import head_of, part_and_inputs
 from mmtokmerge.merging.cost import StageCost, encoder_cost, total_macs
 
 FORMULA = "formula"
 COUNTED = "counted"
+ON_IMAGES = "counted on images"
 
 
 def stage_costs(spec: EncoderSpec, shape: Shape) -> list[StageCost]:
@@ -32,8 +34,8 @@ def stage_costs(spec: EncoderSpec, shape: Shape) -> list[StageCost]:
 def forward_flops(contestant: Contestant, part: str, shape: Shape) -> tuple[int | None, str]:
     """FLOPs of one image, and how they were found.
 
-    Mix Vision Transformers go by the closed formula, all else is counted by torch's
-    ``FlopCounterMode`` on the meta device, which computes nothing.
+    MiT++ goes by the closed formula, all else is counted by torch's ``FlopCounterMode`` on the meta
+    device, which computes nothing.
 
     Returns:
         The FLOPs, None where an operation of the model has no meta version, and 'formula',
@@ -41,8 +43,8 @@ def forward_flops(contestant: Contestant, part: str, shape: Shape) -> tuple[int 
     """
     model, spec = contestant.model, contestant.encoder
     try:
-        if spec is None:
-            return _counted(model, part, shape), COUNTED
+        if spec is None or contestant.is_baseline:
+            return _counted(contestant, part, shape), COUNTED
         encoder = 2 * total_macs(stage_costs(spec, shape))
         if part == "encoder":
             return encoder, FORMULA
@@ -50,6 +52,18 @@ def forward_flops(contestant: Contestant, part: str, shape: Shape) -> tuple[int 
     except NotImplementedError as error:
         return None, str(error).splitlines()[0]
     return (rest, COUNTED) if part == "head" else (encoder + rest, f"{FORMULA} + {COUNTED}")
+
+
+def image_flops(contestant: Contestant, part: str, images: Tensor) -> tuple[int, str]:
+    """FLOPs of one image, counted on images ``(B, 3, H, W)``, for what merges by their content.
+
+    Returns:
+        The mean of the batch and how it was found.
+    """
+    call, inputs = part_and_inputs(contestant.model, part, images)
+    with counting_flops(contestant.model) as counter, torch.no_grad():
+        call(inputs)
+    return round(counter.get_total_flops() / len(images)), ON_IMAGES
 
 
 class _Rest(nn.Module):
@@ -72,8 +86,10 @@ def _features(model: nn.Module, spec: EncoderSpec, shape: Shape) -> list[torch.T
     ]
 
 
-def _counted(model: nn.Module, part: str, shape: Shape) -> int:
-    encoder, features = _count(model.backbone, torch.empty(1, 3, *shape, device="meta"))
+def _counted(contestant: Contestant, part: str, shape: Shape) -> int:
+    model = contestant.model
+    images = torch.empty(1, contestant.in_channels, *shape, device="meta")
+    encoder, features = _count(model.backbone, images)
     if part == "encoder":
         return encoder
     rest, _ = _count(_Rest(model), features)
@@ -82,7 +98,8 @@ def _counted(model: nn.Module, part: str, shape: Shape) -> int:
 
 def _count(module: nn.Module, inputs: Any) -> tuple[int, Any]:
     """FLOPs and output; with gradients, as nn.MultiheadAttention's fast path is not counted."""
-    module = copy.deepcopy(module).to(device="meta", dtype=torch.float32).eval()
+    module = copy.deepcopy(module).to(device="meta", dtype=torch.float32)
+    module.eval()  # of mmseg's VisionTransformer it returns nothing
     with FlopCounterMode(display=False) as counter, torch.enable_grad():
         output = module(inputs)
     return int(counter.get_total_flops()), output

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmtokmerge.benchmark.report import baselines_of, title_of
-from mmtokmerge.benchmark.run import Result
+from mmtokmerge.benchmark.result import Result
 from mmtokmerge.benchmark.settings import Settings
 
 

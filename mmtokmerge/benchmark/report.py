@@ -14,25 +14,75 @@ from rich.console import Console
 from rich.table import Table
 
 from mmtokmerge.benchmark.machine import slug
-from mmtokmerge.benchmark.run import Result
+from mmtokmerge.benchmark.result import Result
 from mmtokmerge.benchmark.settings import Settings
 
 RESULTS = Path("benchmarks/results")
+MOST_RATIOS = 3  # more have a table of their own
+LONG_NAME = 12
 
 
 def print_tables(results: Sequence[Result], settings: Settings, console: Console) -> None:
-    """Two tables for each shape: ratios, times, memory and FLOPs; and the tokens kept."""
+    """For each shape: ratios, times, memory and FLOPs; tokens kept; limits where asked for."""
     baselines = baselines_of(results)
+    over = [f"over\n{_broken(name)}" for name in baselines]
     rate = "steps/s" if settings.train else "images/s"
-    heads = ["model", *(f"over\n{name}" for name in baselines)]
-    heads += ["batch\nsize", "median\nms", "p10 - p90\nms", rate, "peak\nMiB", "GFLOPs\n/image"]
-    stages = ["queries x keys kept", *(f"stage {number}" for number in range(1, 5))]
+    heads = ["batch\nsize", "median\nms", "p10 - p90\nms", rate, "peak\nMiB", "GFLOPs\n/image"]
     for shape in settings.shapes:
         rows = [each for each in results if each.shape == shape]
-        cells = [_cells(each, baselines, settings.train) for each in rows]
-        console.print(_table(heads, cells, _title(shape, settings)))
-        if settings.part != "head" and any(each.tokens for each in rows):
-            console.print(_table(stages, [_kept(each) for each in rows if each.tokens]))
+        title = _title(rows, shape, settings)
+        ratios = [_ratios(each, baselines) for each in rows]
+        measures = [_measures(each, settings.train) for each in rows]
+        names = [[each.name] for each in rows]
+        if len(baselines) > MOST_RATIOS:
+            cells = [name + cell for name, cell in zip(names, ratios)]
+            console.print(_table(["model", *over], cells, title))
+            cells, title = [name + cell for name, cell in zip(names, measures)], None
+            console.print(_table(["model", *heads], cells))
+        else:
+            cells = [[*name, *a, *b] for name, a, b in zip(names, ratios, measures)]
+            console.print(_table(["model", *over, *heads], cells, title))
+        for extra in (_tokens_table(rows, settings), _kept_table(rows), _limit_table(rows)):
+            if extra is not None:
+                console.print(extra)
+
+
+def _tokens_table(rows: Sequence[Result], settings: Settings) -> Table | None:
+    kept = [_kept(each) for each in rows if each.tokens]
+    stages = ["queries x keys kept", *(f"stage {number}" for number in range(1, 5))]
+    return _table(stages, kept) if kept and settings.part != "head" else None
+
+
+def _kept_table(rows: Sequence[Result]) -> Table | None:
+    """Tokens of a plain ViT after each reducer, and the share of the time that reducing takes."""
+    reduced = [each for each in rows if each.kept]
+    if not reduced:
+        return None
+    places = list(dict.fromkeys(place for each in reduced for place in each.kept))
+    cells = [
+        [each.name]
+        + [_number(each.kept.get(place), ".1f") for place in places]
+        + [_percent(each.merging_share)]
+        for each in reduced
+    ]
+    heads = [place if place == "patches" else f"after\n{place}" for place in places]
+    return _table(["tokens kept", *heads, "merging,\nof the time"], cells)
+
+
+def _limit_table(rows: Sequence[Result]) -> Table | None:
+    limited = [(each.name, each.limits) for each in rows if each.limits is not None]
+    if not limited:
+        return None
+    heads = ["limits", f"over\n{limited[0][1].reference}", "limit by\noperations", "reached"]
+    by_shares = any(limits.shares is not None for _, limits in limited)
+    heads += ["limit by\ntime shares", "reached"] * by_shares
+    cells = []
+    for name, limits in limited:
+        known = [limits.operations, limits.shares][: 1 + by_shares]
+        pairs = [(_number(limit, ".2f"), _percent(limits.reached(limit))) for limit in known]
+        ratio = _number(limits.speedup, ".2f")
+        cells.append([name, ratio, *(cell for pair in pairs for cell in pair)])
+    return _table(heads, cells)
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> Table:
@@ -48,25 +98,30 @@ def _kept(result: Result) -> list[str]:
     return [result.name, *(f"{queries} x {keys}" for _, queries, keys in result.tokens or [])]
 
 
-def _title(shape: tuple[int, int], settings: Settings) -> str:
-    return f"{title_of(settings)}, {shape[0]} x {shape[1]}"
+def _title(rows: Sequence[Result], shape: tuple[int, int], settings: Settings) -> str:
+    images = rows[0].images
+    each = f", {images} images, each repeated {settings.batch_size} times" if images else ""
+    return f"{title_of(settings)}, {shape[0]} x {shape[1]}{each}"
 
 
 def title_of(settings: Settings) -> str:
     """What was measured, in words."""
     work = "training" if settings.train else "inference"
     compiled = ", compiled" if settings.compile else ""
-    return f"{settings.part}, {work}, {settings.dtype}{compiled}"
+    graph = ", CUDA graph" if settings.cuda_graph else ""
+    return f"{settings.part}, {work}, {settings.dtype}{compiled}{graph}"
 
 
-def _cells(result: Result, baselines: Sequence[str], train: bool) -> list[str]:
+def _ratios(result: Result, baselines: Sequence[str]) -> list[str]:
+    return [_number(result.speedup.get(name), ".2f") for name in baselines]
+
+
+def _measures(result: Result, train: bool) -> list[str]:
     latency = result.latency
     if latency is None:
-        return [result.name, *("" for _ in baselines), "", "", result.note]
-    speed = 1e3 / latency.median if train else result.images_per_second
+        return ["", "", result.note, "", "", ""]
+    speed = result.steps_per_second if train else result.images_per_second
     return [
-        result.name,
-        *(_number(result.speedup.get(name), ".2f") for name in baselines),
         str(result.batch_size),
         _number(latency.median, ".1f"),
         f"{latency.p10:.1f} - {latency.p90:.1f}",
@@ -74,6 +129,15 @@ def _cells(result: Result, baselines: Sequence[str], train: bool) -> list[str]:
         _number(result.peak_memory, ".0f"),
         _number(None if result.flops is None else result.flops / 1e9, ".2f"),
     ]
+
+
+def _broken(name: str) -> str:
+    """A name that may take two lines."""
+    return name.replace(" ", "\n", 1) if len(name) > LONG_NAME else name
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.0f}%"
 
 
 def _number(value: float | None, form: str) -> str:
@@ -97,6 +161,7 @@ def _record(result: Result) -> dict[str, Any]:
         **asdict(result),
         "latency_ms": None if latency is None else asdict(latency),
         "images_per_second": result.images_per_second,
+        "steps_per_second": result.steps_per_second,
     }
 
 
@@ -117,7 +182,7 @@ def _row(
     result: Result, baselines: Sequence[str], settings: Settings, machine: dict[str, Any]
 ) -> dict[str, Any]:
     latency, speedup = result.latency, result.speedup
-    tokens = result.tokens or []
+    tokens, limits = result.tokens or [], result.limits
     return {
         "model": result.name,
         "part": settings.part,
@@ -130,15 +195,24 @@ def _row(
         "p10_ms": _rounded(latency and latency.p10),
         "p90_ms": _rounded(latency and latency.p90),
         "images_per_second": _rounded(result.images_per_second),
+        "steps_per_second": _rounded(result.steps_per_second),
         "peak_memory_mib": _rounded(result.peak_memory),
         "forward_flops": result.flops,
         "flops_source": result.flops_source,
         "queries_kept": " ".join(str(queries) for _, queries, _ in tokens),
         "keys_kept": " ".join(str(keys) for _, _, keys in tokens),
+        "tokens_kept": " ".join(f"{place}: {n:.1f};" for place, n in result.kept.items()),
+        "merging_share": _rounded(result.merging_share),
+        "limit_reference": limits and limits.reference,
+        "speedup_over_limit_reference": _rounded(limits and limits.speedup),
+        "limit_operations": _rounded(limits and limits.operations),
+        "limit_shares": _rounded(limits and limits.shares),
+        "images": result.images,
         "note": result.note,
         "dtype": settings.dtype,
         "device": settings.device,
         "compile": settings.compile,
+        "cuda_graph": settings.cuda_graph,
         "runs": settings.runs,
         **machine,
     }
@@ -148,6 +222,7 @@ def csv_path(settings: Settings, machine: dict[str, Any]) -> Path:
     """Where results of this machine and these versions go by default."""
     words = [settings.part, machine["machine"], f"torch{machine['torch']}", settings.dtype]
     words += ["train"] * settings.train + ["compile"] * settings.compile
+    words += ["graph"] * settings.cuda_graph
     return RESULTS / f"{'_'.join(slug(word) for word in words)}.csv"
 
 

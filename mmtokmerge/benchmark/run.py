@@ -3,74 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mmtokmerge.benchmark import memory
 from mmtokmerge.benchmark.contestants import Contestant
-from mmtokmerge.benchmark.flops import forward_flops, stage_costs
+from mmtokmerge.benchmark.flops import forward_flops, image_flops, stage_costs
+from mmtokmerge.benchmark.kept import keep_fractions, threshold_reducers
+from mmtokmerge.benchmark.limit import (
+    Limits,
+    attention_shares,
+    reference_of,
+    same_network,
+    shares_limits,
+)
+from mmtokmerge.benchmark.merged import merging_share, tokens_after_reducers
+from mmtokmerge.benchmark.result import Result, compare, ratio
 from mmtokmerge.benchmark.settings import Settings, Shape
 from mmtokmerge.benchmark.timing import (
     Step,
-    Summary,
     Timer,
     best_batch,
     cuda_timer,
     interleave,
     is_out_of_memory,
-    summarise,
     wall_timer,
 )
-from mmtokmerge.benchmark.work import make_step
+from mmtokmerge.benchmark.work import make_step, random_images
 from mmtokmerge.errors import InputError
 
 OUT_OF_MEMORY = "out of memory"
-
-
-@dataclass
-class Result:
-    """One contestant at one shape; None where it did not run or a value could not be had.
-
-    Args:
-        shape: Image ``(H, W)`` in pixels.
-        name: Of the contestant.
-        is_baseline: Whether others are compared with it.
-        batch_size: Images of a step.
-        samples: Milliseconds of each step, in the order of the rounds.
-        peak_memory: MiB of weights, optimizer state and what a step adds.
-        flops: FLOPs of the forward pass of one image.
-        flops_source: How they were found.
-        tokens: For each stage its grid ``(h, w)``, the queries kept and the keys kept.
-        speedup: For each baseline its time for an image over this one's, by medians.
-        note: Why it did not run.
-    """
-
-    shape: Shape
-    name: str
-    is_baseline: bool
-    batch_size: int | None = None
-    samples: list[float] = field(default_factory=list)
-    peak_memory: float | None = None
-    flops: int | None = None
-    flops_source: str = ""
-    tokens: list[tuple[tuple[int, int], int, int]] | None = None
-    speedup: dict[str, float] = field(default_factory=dict)
-    note: str = ""
-
-    @property
-    def latency(self) -> Summary | None:
-        """Milliseconds of a step."""
-        return summarise(self.samples) if self.samples else None
-
-    @property
-    def images_per_second(self) -> float | None:
-        """Images a second at the median."""
-        if self.latency is None or self.batch_size is None:
-            return None
-        return self.batch_size * 1e3 / self.latency.median
+COMPILATIONS = 10_000
 
 
 def run(
@@ -80,7 +46,7 @@ def run(
     timer: Timer | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> list[Result]:
-    """Time every contestant at every shape.
+    """Time every contestant at every shape, on noise.
 
     Args:
         contestants: From :func:`mmtokmerge.benchmark.contestants.build_contestants`.
@@ -91,13 +57,17 @@ def run(
     Raises:
         InputError: If a model cannot run with these settings for another reason than memory.
     """
-    if timer is None:
-        timer = cuda_timer if settings.device == "cuda" else wall_timer
+    timer = timer or device_timer(settings)
     results: list[Result] = []
-    with _torch_settings(settings):
+    with torch_settings(settings):
         for shape in settings.shapes:
             results += _at_shape(contestants, settings, shape, timer, advance)
     return results
+
+
+def device_timer(settings: Settings) -> Timer:
+    """The clock of the device."""
+    return cuda_timer if settings.device == "cuda" else wall_timer
 
 
 def _at_shape(
@@ -108,77 +78,166 @@ def _at_shape(
     advance: Callable[[], None],
 ) -> list[Result]:
     results, steps = [], {}
+    if settings.compile:
+        torch.compiler.reset()  # what was compiled for another shape only has to be passed by
     for contestant in contestants:
         result = Result(shape, contestant.name, contestant.is_baseline)
-        _count(result, contestant, settings.part)
+        results.append(result)
         step = _warm_up(result, contestant, settings, timer)
         if step is not None:
             steps[contestant.name] = step
-        results.append(result)
     samples = interleave(steps, settings.runs, timer, advance)
-    for result in results:
+    for result, contestant in zip(results, contestants):
         result.samples = samples.get(result.name, [])
+        if contestant.reducers and result.samples and not settings.train:
+            images = random_images(contestant, settings, shape, result.batch_size or 1)
+            result.merging_share = merging_share(contestant, settings, images)
     compare(results)
+    if settings.limit:
+        set_limits(results, contestants, settings, shape)
     return results
 
 
-def compare(results: Sequence[Result]) -> None:
-    """Set the speed-ups of one shape: images a second over those of each baseline."""
-    for baseline in (each for each in results if each.is_baseline and each.samples):
-        for result in (each for each in results if each.samples):
-            ratio = (result.images_per_second or 0) / (baseline.images_per_second or 1)
-            result.speedup[baseline.name] = ratio
+def set_limits(
+    results: Sequence[Result],
+    contestants: Sequence[Contestant],
+    settings: Settings,
+    shape: Shape,
+) -> None:
+    """Set what each of our models reached of the limit over our own unmerged one."""
+    reference = reference_of(contestants)
+    base = next(each for each in results if each.name == reference.name)
+    if not base.samples:
+        return
+    by_shares = _limits_by_shares(contestants, reference, settings, shape, base.batch_size or 1)
+    for result, contestant in zip(results, contestants):
+        known = contestant.is_baseline or contestant is reference or not result.samples
+        if known or not same_network(contestant, reference):
+            continue
+        fewer = base.flops / result.flops if base.flops and result.flops else None
+        shares = by_shares.get(result.name)
+        result.limits = Limits(reference.name, ratio(result, base), fewer, shares)
 
 
-def _count(result: Result, contestant: Contestant, part: str) -> None:
-    result.flops, result.flops_source = forward_flops(contestant, part, result.shape)
+def _limits_by_shares(
+    contestants: Sequence[Contestant],
+    reference: Contestant,
+    settings: Settings,
+    shape: Shape,
+    batch: int,
+) -> dict[str, float]:
+    """Nothing for what has no parts to time: a compiled model, a graph, a plain ViT."""
+    if settings.compile or settings.cuda_graph or reference.encoder is None:
+        return {}
+    images = random_images(reference, settings, shape, batch)
+    shares = attention_shares(reference, make_step(reference, settings, images), settings)
+    return dict(shares_limits(contestants, reference, shares, shape))
+
+
+def count(result: Result, contestant: Contestant, settings: Settings, images: Tensor) -> None:
+    """Set FLOPs and tokens of a result, for these images where they depend on them."""
+    if contestant.reducers:
+        result.flops, result.flops_source = image_flops(contestant, settings.part, images)
+        result.kept = tokens_after_reducers(contestant.model.backbone, images)
+    else:
+        flops = forward_flops(contestant, settings.part, result.shape)
+        result.flops, result.flops_source = flops
     if contestant.encoder is not None:
         stages = stage_costs(contestant.encoder, result.shape)
         result.tokens = [(stage.grid, stage.queries, stage.keys) for stage in stages]
 
 
+def set_thresholds(contestant: Contestant, settings: Settings, images: Tensor) -> None:
+    """Make a plain ViT keep the fractions of these images that were asked for."""
+    if settings.kept and threshold_reducers(contestant.model.backbone):
+        keep_fractions(contestant.model.backbone, images, settings.kept)
+
+
 def _warm_up(
     result: Result, contestant: Contestant, settings: Settings, timer: Timer
 ) -> Step | None:
-    """Find the batch size, warm up and measure memory; None where memory does not suffice."""
+    """Find the batch size, count and warm up; None where memory does not suffice."""
     device = settings.device
 
     def make(batch: int) -> Step:
-        return make_step(contestant, settings, result.shape, batch)
+        images = random_images(contestant, settings, result.shape, batch)
+        set_thresholds(contestant, settings, images)
+        return make_step(contestant, settings, images)
 
     def fits_twice(step: Step) -> bool:
         growth = memory.peak_growth(step, device)
         return growth is None or memory.would_fit(2 * growth, device)
 
-    try:
+    with one_sentence(result, settings):
         result.batch_size = settings.batch_size or best_batch(make, timer, fits_twice)
         step = make(result.batch_size)
-        for _ in range(settings.warmup):
-            timer(step)
-        growth = memory.peak_growth(step, device)
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            result.note = OUT_OF_MEMORY
-            return None
-        height, width = result.shape
-        raise InputError(
-            f"{result.name} cannot run at {height} x {width} in {settings.dtype} on "
-            f"{device}: {str(error).strip().splitlines()[0]}"
-        ) from error
+        images = random_images(contestant, settings, result.shape, result.batch_size)
+        count(result, contestant, settings, images)
+        warm_up(result, contestant, step, settings, timer)
+    return None if result.note else step
+
+
+def warm_up(
+    result: Result, contestant: Contestant, step: Step, settings: Settings, timer: Timer
+) -> None:
+    """Run a step and set its peak memory."""
+    for _ in range(settings.warmup):
+        timer(step)
+    growth = memory.peak_growth(getattr(step, "launched", step), settings.device)
     if growth is not None:
         optimizer: Any = getattr(step, "optimizer", None)
         result.peak_memory = growth + memory.held(contestant.model, optimizer)
-    return step
 
 
 @contextmanager
-def _torch_settings(settings: Settings) -> Iterator[None]:
-    """Set threads and cuDNN's search for the fastest convolutions, and put them back."""
+def one_sentence(result: Result, settings: Settings) -> Iterator[None]:
+    """Note that memory does not suffice; make one sentence of what else torch says.
+
+    Raises:
+        InputError: If a model cannot run for another reason than memory.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            result.note = OUT_OF_MEMORY
+            return
+        height, width = result.shape
+        raise InputError(
+            f"{result.name} cannot run at {height} x {width} in {settings.dtype} on "
+            f"{settings.device}: {str(error).strip().splitlines()[0]}"
+        ) from error
+
+
+@contextmanager
+def torch_settings(settings: Settings) -> Iterator[None]:
+    """Set threads, cuDNN's search for the fastest convolutions and how often torch compiles.
+
+    torch.compile gives up a piece of code that it compiled eight times, here for eight models, and
+    goes on without compiling and without a word. All is put back in the end.
+    """
     threads, search = torch.get_num_threads(), torch.backends.cudnn.benchmark
     torch.set_num_threads(settings.threads or threads)
     torch.backends.cudnn.benchmark = True
     try:
-        yield
+        with compiling_often() if settings.compile else nullcontext():
+            yield
     finally:
         torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark = search
+
+
+@contextmanager
+def compiling_often() -> Iterator[None]:
+    """While open, torch.compile compiles code as often as it is asked to."""
+    from torch._dynamo import config
+
+    names = ("cache_size_limit", "accumulated_cache_size_limit")
+    before = {name: getattr(config, name) for name in names}
+    for name in names:
+        setattr(config, name, COMPILATIONS)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(config, name, value)

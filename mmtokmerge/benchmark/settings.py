@@ -32,6 +32,10 @@ class Settings:
             or 'head'.
         train: Time a training step (forward, loss, backward, optimizer) instead of inference.
         compile: Run through ``torch.compile``.
+        cuda_graph: Capture inference once and replay it, without a launch for each operation.
+        limit: Say how near merging comes to what the unmerged encoder's parts allow.
+        kept: Fractions of the patches that remain after each reducer with a threshold, in the order
+            in which they act; thresholds are set so for each input. Empty leaves them.
         runs: Interleaved rounds.
         warmup: Steps of each model before the rounds.
         threads: CPU threads of torch; None leaves them as they are.
@@ -48,6 +52,9 @@ class Settings:
     part: str = "model"
     train: bool = False
     compile: bool = False
+    cuda_graph: bool = False
+    limit: bool = False
+    kept: tuple[float, ...] = ()
     runs: int = 20
     warmup: int = 3
     threads: int | None = None
@@ -73,6 +80,20 @@ class Settings:
             raise InputError(f"part={self.part!r} cannot be trained alone, train takes 'model'.")
         if self.train and self.device == "cpu" and self.dtype == "fp16":
             raise InputError("dtype='fp16' cannot be trained on a CPU, allowed are fp32 and bf16.")
+        if self.cuda_graph and self.device != "cuda":
+            raise InputError("--cuda-graph needs --device cuda: a CPU has no CUDA graphs.")
+        if self.cuda_graph and self.train:
+            raise InputError("--cuda-graph captures inference, so it cannot go with --train.")
+        if self.limit and (self.train or self.part == "head"):
+            raise InputError(
+                "--limit is of inference with the encoder, so it goes with --part encoder or model "
+                "and not with --train."
+            )
+        if any(not 0 < fraction <= 1 for fraction in self.kept) or any(
+            after > before for before, after in zip(self.kept, self.kept[1:])
+        ):
+            shown = " ".join(map(str, self.kept))
+            raise InputError(f"--kept {shown} must be fractions above 0, up to 1, that never rise.")
 
 
 def read_shapes(words: list[list[str]]) -> tuple[Shape, ...]:

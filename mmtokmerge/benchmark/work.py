@@ -16,20 +16,31 @@ from mmtokmerge.benchmark.contestants import Contestant
 from mmtokmerge.benchmark.settings import DTYPES, Settings, Shape
 
 Step = Callable[[], Any]
+GRAPH_WARMUP = 3
 
 
-def make_step(contestant: Contestant, settings: Settings, shape: Shape, batch: int) -> Step:
-    """The step to time, on random images that are the same for every contestant."""
-    images = _images(contestant, settings, shape, batch)
+def make_step(contestant: Contestant, settings: Settings, images: Tensor) -> Step:
+    """The step to time, on images ``(B, 3, H, W)``."""
     if settings.train:
         return _training_step(contestant, settings, images)
     return _inference_step(contestant.model, settings, images)
 
 
-def _images(contestant: Contestant, settings: Settings, shape: Shape, batch: int) -> Tensor:
-    channels = contestant.encoder.in_channels if contestant.encoder is not None else 3
+def random_images(contestant: Contestant, settings: Settings, shape: Shape, batch: int) -> Tensor:
+    """Images ``(B, 3, H, W)`` of noise, the same for every contestant.
+
+    Where fractions of their patches are to be kept, the batch holds copies of one image, as when
+    ALGM measures throughput: all keep the same number of tokens, and nothing is padded.
+    """
     generator = torch.Generator().manual_seed(settings.seed)
-    images = torch.randn(batch, channels, *shape, generator=generator)
+    number = 1 if settings.kept else batch
+    images = torch.randn(number, contestant.in_channels, *shape, generator=generator)
+    images = images.expand(batch, -1, -1, -1).contiguous()
+    return prepare_images(images, settings)
+
+
+def prepare_images(images: Tensor, settings: Settings) -> Tensor:
+    """Images on the device and in the dtype of the benchmark."""
     dtype = torch.float32 if settings.train else DTYPES[settings.dtype]
     return images.to(settings.device, dtype)
 
@@ -39,24 +50,45 @@ def head_of(model: nn.Module) -> nn.Module:
     return model.decode_head if hasattr(model, "decode_head") else model.head
 
 
+def part_and_inputs(model: nn.Module, part: str, images: Tensor) -> tuple[nn.Module, Any]:
+    """The part of a model that is timed, and what it is given for some images."""
+    if part == "encoder":
+        return model.backbone, images
+    if part == "model":
+        return _Network(model), images
+    with torch.no_grad():
+        return head_of(model), model.extract_feat(images)
+
+
 def _inference_step(model: nn.Module, settings: Settings, images: Tensor) -> Step:
-    inputs: Any = images
-    if settings.part == "encoder":
-        call: Callable[[Any], Any] = model.backbone
-    elif settings.part == "head":
-        call = head_of(model)
-        with torch.no_grad():
-            inputs = model.extract_feat(images)
-    else:
-        call = _Network(model)
-    if settings.compile:
-        call = torch.compile(call)
+    call, inputs = part_and_inputs(model, settings.part, images)
+    compiled = torch.compile(call, dynamic=False) if settings.compile else call
 
     def step() -> Any:
         with torch.no_grad():
-            return call(inputs)
+            return compiled(inputs)
 
-    return step
+    return capture(step) if settings.cuda_graph else step
+
+
+def capture(step: Step) -> Step:
+    """A step that replays, in one launch, what ``step`` launches on the GPU one by one."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(GRAPH_WARMUP):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = step()
+
+    def replay() -> Any:
+        graph.replay()
+        return output
+
+    replay.launched = step  # type: ignore[attr-defined]
+    return replay
 
 
 class _Network(nn.Module):
@@ -75,7 +107,7 @@ def _training_step(contestant: Contestant, settings: Settings, images: Tensor) -
     with DefaultScope.overwrite_default_scope(contestant.scope):
         wrapper = build_optim_wrapper(model, _optim_wrapper(contestant.optim_wrapper, settings))
     samples = _labels(model, images, settings.seed)
-    loss = torch.compile(model.loss) if settings.compile else model.loss
+    loss = torch.compile(model.loss, dynamic=False) if settings.compile else model.loss
 
     def step() -> Any:
         with wrapper.optim_context(model):

@@ -1,0 +1,148 @@
+"""A benchmark on real images, as ALGM measures throughput (appendix, throughput evaluation)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean, median
+
+from torch import Tensor
+
+from mmtokmerge.benchmark.contestants import Contestant
+from mmtokmerge.benchmark.images import load_image
+from mmtokmerge.benchmark.merged import merging_share
+from mmtokmerge.benchmark.result import Result, compare
+from mmtokmerge.benchmark.run import (
+    count,
+    device_timer,
+    one_sentence,
+    set_limits,
+    set_thresholds,
+    torch_settings,
+    warm_up,
+)
+from mmtokmerge.benchmark.settings import Settings, Shape
+from mmtokmerge.benchmark.timing import Step, Timer, interleave
+from mmtokmerge.benchmark.work import make_step, prepare_images
+
+
+def run_over_images(
+    contestants: Sequence[Contestant],
+    settings: Settings,
+    paths: Sequence[Path],
+    *,
+    timer: Timer | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> list[Result]:
+    """Time every contestant on every image, in a batch of ``settings.batch_size`` copies of it.
+
+    Copies keep the same number of tokens, so that nothing is padded. The models take turns on each
+    image; images a second, ratios, FLOPs and tokens are means over the images.
+
+    Args:
+        contestants: From :func:`mmtokmerge.benchmark.contestants.build_contestants`.
+        settings: What to measure.
+        paths: The images.
+        timer: Stands for the clock of the device.
+        advance: Called after each timed step.
+
+    Raises:
+        InputError: If an image cannot be read, or a model cannot run.
+    """
+    timer = timer or device_timer(settings)
+    results: list[Result] = []
+    with torch_settings(settings):
+        for shape in settings.shapes:
+            results += _at_shape(contestants, settings, shape, paths, timer, advance)
+    return results
+
+
+def _at_shape(
+    contestants: Sequence[Contestant],
+    settings: Settings,
+    shape: Shape,
+    paths: Sequence[Path],
+    timer: Timer,
+    advance: Callable[[], None],
+) -> list[Result]:
+    single = [
+        _on_image(contestants, settings, shape, path, timer, advance, first=path is paths[0])
+        for path in paths
+    ]
+    results = [_mean([each[index] for each in single]) for index in range(len(contestants))]
+    compare(results)
+    if settings.limit:
+        set_limits(results, contestants, settings, shape)
+    return results
+
+
+def _on_image(
+    contestants: Sequence[Contestant],
+    settings: Settings,
+    shape: Shape,
+    path: Path,
+    timer: Timer,
+    advance: Callable[[], None],
+    first: bool,
+) -> list[Result]:
+    results, steps, inputs = [], {}, {}
+    for contestant in contestants:
+        image = load_image(path, shape, contestant.model)
+        image = prepare_images(image, settings)
+        result = Result(shape, contestant.name, contestant.is_baseline, settings.batch_size)
+        results.append(result)
+        with one_sentence(result, settings):
+            inputs[result.name] = _copies(image, settings)
+            steps[result.name] = _prepare(
+                result, contestant, settings, image, inputs[result.name], timer, first
+            )
+    samples = interleave(steps, settings.runs, timer, advance)
+    for result, contestant in zip(results, contestants):
+        result.samples = samples.get(result.name, [])
+        if contestant.reducers and result.samples:
+            result.merging_share = merging_share(contestant, settings, inputs[result.name])
+    return results
+
+
+def _prepare(
+    result: Result,
+    contestant: Contestant,
+    settings: Settings,
+    image: Tensor,
+    copies: Tensor,
+    timer: Timer,
+    first: bool,
+) -> Step:
+    """Set thresholds and counts; warm up, fully on the first image."""
+    set_thresholds(contestant, settings, image)
+    count(result, contestant, settings, image)
+    step = make_step(contestant, settings, copies)
+    if first:
+        warm_up(result, contestant, step, settings, timer)
+    else:
+        timer(step)
+    return step
+
+
+def _copies(image: Tensor, settings: Settings) -> Tensor:
+    """``(repeat, 3, H, W)`` of an image ``(1, 3, H, W)``."""
+    return image.expand(settings.batch_size or 1, -1, -1, -1).contiguous()
+
+
+def _mean(single: Sequence[Result]) -> Result:
+    """One model's result over all images from those on each."""
+    first = single[0]
+    result = Result(first.shape, first.name, first.is_baseline, first.batch_size)
+    result.note = next((each.note for each in single if each.note), "")
+    result.images = len(single)
+    if result.note:
+        return result
+    result.samples = [median(each.samples) for each in single]
+    result.peak_memory = first.peak_memory
+    result.flops_source, result.tokens = first.flops_source, first.tokens
+    counted = [each.flops for each in single if each.flops is not None]
+    result.flops = round(fmean(counted)) if counted else None
+    result.kept = {place: fmean(each.kept[place] for each in single) for place in first.kept}
+    shares = [each.merging_share for each in single if each.merging_share is not None]
+    result.merging_share = fmean(shares) if shares else None
+    return result

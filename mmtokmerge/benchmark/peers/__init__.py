@@ -1,0 +1,1 @@
+"""SegFormer's encoder by others, timed in the same run with the same weights."""

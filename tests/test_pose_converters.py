@@ -77,6 +77,19 @@ def test_tables_become_coco_files(
     assert len(content["categories"][0]["skeleton"]) == len(JUMPER_LINKS)
 
 
+def test_athletes_outside_the_image_are_left_out_and_a_single_keypoint_has_a_box(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = write_images(tmp_path / "images", 1, 2)
+    table = write_table(tmp_path / "train.csv", [make_row(1, 500), make_row(2, 20, seen=1)])
+    options = ("--images", images, "--out", tmp_path / "out", "--image-name", TEMPLATE)
+    run_tool("jbd.py", table, *options)
+    printed = capsys.readouterr().out.replace("\n", "")
+    assert "1 athletes in 1 images; left out: 1 without a visible athlete" in printed
+    (annotation,) = json.loads((tmp_path / "out" / "train.json").read_text())["annotations"]
+    assert annotation["bbox"] == [19, 19, 2, 2]
+
+
 def test_boxes_are_clipped_and_places_decide_without_flags(tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", 1)
     row = {key: value for key, value in make_row(1, 60).items() if not key.endswith("_s")}
@@ -85,7 +98,7 @@ def test_boxes_are_clipped_and_places_decide_without_flags(tmp_path: Path) -> No
     run_tool("jbd.py", table, "--images", images, "--out", tmp_path)
     (annotation,) = json.loads((tmp_path / "val.json").read_text())["annotations"]
     assert annotation["keypoints"][:6] == [0] * 6
-    assert annotation["num_keypoints"] == 18
+    assert annotation["num_keypoints"] == 13  # five lie below the image of 90 rows
     x, y, width, height = annotation["bbox"]
     assert y + height == 90 and x + width <= 120 and min(x, y) > 0
 

@@ -123,6 +123,17 @@ def test_detector_boxes_stand_in_for_true_ones(tmp_path: Path) -> None:
     assert mice[0]["bbox"].tolist() == [[10, 10, 40, 40]]
 
 
+def test_detector_boxes_are_clipped_and_empty_ones_left_out(tmp_path: Path) -> None:
+    write_mice(tmp_path)
+    file = tmp_path / "boxes.json"
+    beyond, empty = dict(DETECTION, bbox=[-5, -5, 20, 900]), dict(DETECTION, bbox=[10, 10, 0, 5])
+    file.write_text(json.dumps([beyond, empty]))
+    mice = build_mice(tmp_path, bbox_file=str(file), test_mode=True)
+    assert len(mice) == 1
+    height = mice[0]["img_shape"][0]
+    assert mice[0]["bbox"].tolist() == [[0, 0, 15, height]]
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 examples:
   python tools/calibrate_threshold.py configs/algm/segmenter_vit-t_camvid_algm.py \\
-      work_dirs/segmenter_vit-t_camvid_none/iter_8000.pth
+      work_dirs/segmenter_vit-t_camvid_none/iter_1800.pth
   python tools/calibrate_threshold.py CONFIG CHECKPOINT --num-images 500 --out calibrated.pth
   python tools/test.py CONFIG calibrated.pth
 

@@ -112,6 +112,18 @@ def test_position_embeddings_of_a_square_checkpoint_are_resized(tmp_path: Any) -
         torch.testing.assert_close(target.eval()(x)[0], source.eval()(x)[0])
 
 
+def test_a_square_of_as_many_patches_is_resized_too(tmp_path: Any) -> None:
+    """A 4x4 grid into an 8x2 one: the same number of embeddings in another order."""
+    source = randomise(VisionTransformer(ARCH, img_size=64))
+    torch.save(source.state_dict(), tmp_path / "square.pth")
+    init = dict(type="Pretrained", checkpoint=str(tmp_path / "square.pth"))
+    target = VisionTransformer(ARCH, img_size=(128, 32), init_cfg=init)
+    target.init_weights()
+    x = torch.randn(1, 3, 128, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(target.eval()(x)[0], source.eval()(x)[0])
+
+
 def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path: Any) -> None:
     weights = VisionTransformer(ARCH).state_dict()
     del weights["layers.1.ln1.weight"]

@@ -294,6 +294,7 @@ def test_the_number_travels_with_the_weights(tmp_path: Any) -> None:
     assert [key for key in model.state_dict() if "reducers" in key] == ["reducers.0.tau"]
     other = build(clap("auto"), gbm(0.5), seed=5)
     other.load_state_dict(model.state_dict())
+    assert other.reducers[0]._known, "a forward would ask the device once more"
     assert kept(other, images(2)) == kept(model, images(2))
     torch.save({"state_dict": {"backbone.reducers.0.tau": torch.tensor(0.9)}}, tmp_path / "tau.pth")
     trained = build(clap("auto"), gbm(0.5), calibration=str(tmp_path / "tau.pth"))

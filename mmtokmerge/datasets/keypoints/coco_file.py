@@ -25,7 +25,7 @@ def box_around(points: np.ndarray, size: tuple[int, int], margin: float = MARGIN
         margin: See :data:`MARGIN`.
     """
     low, high = points.min(axis=0), points.max(axis=0)
-    reach = margin * max(high - low)
+    reach = max(1.0, margin * max(high - low))  # a single keypoint has a box too
     low = (low - reach).clip(0, size)
     high = (high + reach).clip(0, size)
     return [round(float(value), 2) for value in (*low, *(high - low))]

@@ -69,7 +69,12 @@ def convert_table(
                 raise InputError(f"image {path} does not exist, though {where} names it")
             result.without_image.append(name)
             continue
-        result.file.add(name, _image_size(path), points, visible.tolist(), margin)
+        size = _image_size(path)
+        visible &= (points < size).all(axis=1)
+        if not visible.any():
+            result.without_athlete.append(name)
+            continue
+        result.file.add(name, size, np.where(visible[:, None], points, 0), visible.tolist(), margin)
         result.used += 1
     if result.used == 0:
         raise InputError(f"{table} has no row with a visible athlete and an image")

@@ -17,7 +17,8 @@ class CheckedKeypoints(BaseCocoStyleDataset):
     """A mixin for mmpose data sets: one sentence on what is wrong with the files.
 
     Stands before the data set class in the bases; arguments are that class's. Instances that
-    mmpose leaves out (crowds, without keypoints, with an empty box) are counted in the log.
+    mmpose leaves out (crowds, without keypoints, with an empty box) are counted in the log. Boxes
+    are clipped to their image.
 
     Raises:
         InputError: When the data set is built: a file is missing, damaged or empty; an annotation
@@ -50,6 +51,25 @@ class CheckedKeypoints(BaseCocoStyleDataset):
                 f"{type(self).__name__}: image {osp.join(folder, missing[0])}{more} does not "
                 f"exist, though annotation {named[missing[0]]['id']} of {self.ann_file} needs it"
             )
+
+    def _load_detection_results(self) -> list[dict]:
+        """Detections as samples, their boxes clipped to the image; empty ones are left out."""
+        samples = super()._load_detection_results()
+        kept = []
+        for sample in samples:
+            height, width = sample["img_shape"]
+            box = sample["bbox"]  # (1, 4) as x1, y1, x2, y2
+            box[:, 0::2] = box[:, 0::2].clip(0, width)
+            box[:, 1::2] = box[:, 1::2].clip(0, height)
+            if (box[:, 2:] > box[:, :2]).all():
+                kept.append(sample)
+        if len(kept) < len(samples):
+            print_log(
+                f"{type(self).__name__}: {len(kept):,} of {len(samples):,} boxes of "
+                f"{self.bbox_file} are used; the others are empty within their image.",
+                logger="current",
+            )
+        return kept
 
     def _get_topdown_data_infos(self, instance_list: list[dict[str, Any]]) -> list[dict[str, Any]]:
         used = super()._get_topdown_data_infos(instance_list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -351,6 +352,10 @@ class VisionTransformer(BaseModule):
         saved = CheckpointLoader.load_checkpoint(path, map_location="cpu")
         weights = dict(saved.get("state_dict", saved))
         weights = {key.removeprefix("backbone."): value for key, value in weights.items()}
+        found, (h, w) = weights.get("pos_embed"), self.positions.grid
+        if found is not None and h != w and math.isqrt(h * w) ** 2 == h * w == found.shape[1] - 1:
+            # As many patches as this grid, but those of a square: pretraining crops are square.
+            weights["pos_embed"] = read_pos_embed(found, self.positions)
         missing, unexpected = self.load_state_dict(weights, strict=False)
         left = [key for key in missing if not key.startswith("reducers.")]
         if left:

@@ -170,9 +170,13 @@ class ThresholdReducer(Reducer):
             self.tau = tau.to(self.tau.device)
         return self
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._known = not self.auto
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        brought = state_dict.get(f"{prefix}tau")
+        if self.auto and brought is not None:
+            self._known = not bool(brought.isnan())  # asked here, not in a forward
 
     def extra_repr(self) -> str:
         shown = "'auto'" if self.auto else f"{float(self.tau):.4g}"

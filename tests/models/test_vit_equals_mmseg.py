@@ -159,9 +159,12 @@ def test_the_cached_positions_follow_their_parameter() -> None:
         (dict(interpolate_mode="cubic"), "interpolate_mode='cubic'"),
         (dict(proportional=True), "proportional=True does nothing"),
         (dict(calibration="x.pth"), "calibration does nothing"),
-        (dict(reducers=dict(type="ToMe")), "a list of dicts"),
-        (dict(reducers=[dict(type="ToMe", layer=4, num_merged=1)]), "layer=4 of ToMe is beyond"),
-        (dict(reducers=[dict(type="MiTPlusPlus")]), "no reducer"),
+        (dict(reducers=dict(type="mmtokmerge.ToMe")), "a list of dicts"),
+        (
+            dict(reducers=[dict(type="mmtokmerge.ToMe", layer=4, num_merged=1)]),
+            "layer=4 of ToMe is beyond",
+        ),
+        (dict(reducers=[dict(type="mmtokmerge.MiTPlusPlus")]), "no reducer"),
     ],
 )
 def test_bad_settings_are_a_sentence(kwargs: dict[str, Any], says: str) -> None:

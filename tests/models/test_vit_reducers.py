@@ -18,11 +18,15 @@ SIZE = (112, 80)  # 7x5 patches
 
 
 def clap(threshold: Any = 0.97, **kwargs: Any) -> dict[str, Any]:
-    return dict(type="ConditionalLocalPooling", **{"layer": 1, "threshold": threshold, **kwargs})
+    return dict(
+        type="mmtokmerge.ConditionalLocalPooling", **{"layer": 1, "threshold": threshold, **kwargs}
+    )
 
 
 def gbm(threshold: Any = 0.97, **kwargs: Any) -> dict[str, Any]:
-    return dict(type="GlobalBipartiteMerging", **{"layer": 3, "threshold": threshold, **kwargs})
+    return dict(
+        type="mmtokmerge.GlobalBipartiteMerging", **{"layer": 3, "threshold": threshold, **kwargs}
+    )
 
 
 def build(*reducers: dict[str, Any], seed: int = 0, **kwargs: Any) -> VisionTransformer:
@@ -221,12 +225,12 @@ def test_a_random_pick_is_one_of_the_group() -> None:
 
 
 def test_tome_keeps_a_fixed_number() -> None:
-    model = build(dict(type="ToMe", num_merged=5, layer=[1, 2, 3, 4]), proportional=True)
+    model = build(dict(type="mmtokmerge.ToMe", num_merged=5, layer=[1, 2, 3, 4]), proportional=True)
     assert kept(model, images(3)) == [35 - 20] * 3
     with pytest.raises(InputError, match="num_merged=9 of ToMe cannot be reached"):
-        kept(build(dict(type="ToMe", num_merged=9, layer=[1, 2, 3, 4])), images(1))
+        kept(build(dict(type="mmtokmerge.ToMe", num_merged=9, layer=[1, 2, 3, 4])), images(1))
     with pytest.raises(InputError, match="different numbers"):
-        kept(build(clap(), dict(type="ToMe", num_merged=1, layer=2)), images(4))
+        kept(build(clap(), dict(type="mmtokmerge.ToMe", num_merged=1, layer=2)), images(4))
 
 
 def test_proportional_attention_of_copies_is_attention_of_the_full_set() -> None:
@@ -329,7 +333,7 @@ def test_bad_settings_are_a_sentence(kwargs: dict[str, Any], says: str) -> None:
 
 def test_one_graph_with_fixed_counts() -> None:
     torch._dynamo.reset()
-    model = build(dict(type="ToMe", num_merged=3, layer=[1, 2]), proportional=True)
+    model = build(dict(type="mmtokmerge.ToMe", num_merged=3, layer=[1, 2]), proportional=True)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=False)
     x = images(2)
     with torch.no_grad():

@@ -79,6 +79,44 @@ def check_num_shared(num_shared: int | None, hw: tuple[int, int]) -> int:
     return num_shared
 
 
+def count_shared(num_shared: int | float, hw: tuple[int, int]) -> int:
+    """S for a grid of ``hw`` patches: an int as it is, a float as a fraction of whole superpatches.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If an int does not fit the grid, or a fraction is not within 0 to 1.
+    """
+    if isinstance(num_shared, float):
+        if not 0 <= num_shared <= 1:
+            raise InputError(f"num_shared={num_shared} as a fraction must be from 0 to 1")
+        return int(num_shared * (hw[0] // 2) * (hw[1] // 2))
+    return check_num_shared(num_shared, hw)
+
+
+def superpatch_rows(sharing: TokenAssignment, hw: tuple[int, int]) -> Tensor:
+    """Where each group of :func:`superpatch_sharing` stands among patches and superpatches.
+
+    Args:
+        sharing: An assignment of the ``h * w`` patches.
+        hw: Their grid.
+
+    Returns:
+        ``(B, M)`` int64: for a patch that stands alone its index in the raster, for 2x2 patches
+        that share ``h * w`` plus the index of their superpatch among the whole ones; 0 in rows that
+        are padding.
+    """
+    h, w = hw
+    place = torch.arange(h * w, device=sharing.groups.device).expand_as(sharing.groups)
+    last = h * w - 1  # a scatter's maximum needs no first value that no place has
+    firsts = torch.zeros_like(sharing.sizes).scatter_reduce_(
+        1, sharing.groups, last - place, "amax"
+    )
+    firsts = last - firsts  # (B, M), the first patch of each group
+    cell = firsts // w // 2 * (w // 2) + firsts % w // 2
+    rows = torch.where(sharing.sizes > 1, h * w + cell, firsts)
+    return rows.masked_fill(sharing.sizes == 0, 0) if sharing.padded else rows
+
+
 def _share(shared: Tensor, hw: tuple[int, int], num_groups: int | None) -> TokenAssignment:
     """Groups of the grid ``hw`` from ``shared (B, h // 2, w // 2)``, counted if not told."""
     (h, w), batch = hw, shared.shape[0]

@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib.util
 
 from .backbones import MiTPlusPlus, VisionTransformer
+from .policies import NetworkPolicy, OraclePolicy, RandomPolicy
 from .reducers import ConditionalLocalPooling, GlobalBipartiteMerging, ToMe
 
 __all__ = [
     "ConditionalLocalPooling",
     "GlobalBipartiteMerging",
     "MiTPlusPlus",
+    "NetworkPolicy",
+    "OraclePolicy",
+    "RandomPolicy",
     "ToMe",
     "VisionTransformer",
 ]
@@ -23,7 +27,8 @@ if importlib.util.find_spec("mmseg") is not None:
         SegmenterLinearHead,
         SegmenterMaskTransformerHead,
     )
-    from .policies import PolicyNetwork
+    from .policies.policy_network import PolicyNetwork
+    from .segmentors import SharingEncoderDecoder
 
     __all__ += [
         "ATMHead",
@@ -33,4 +38,5 @@ if importlib.util.find_spec("mmseg") is not None:
         "SegformerHead",
         "SegmenterLinearHead",
         "SegmenterMaskTransformerHead",
+        "SharingEncoderDecoder",
     ]

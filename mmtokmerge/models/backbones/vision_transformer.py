@@ -1,4 +1,4 @@
-"""The plain Vision Transformer, with tokens merged where a config lists reducers (ALGM)."""
+"""The plain Vision Transformer, with tokens shared (CTS) and merged (ALGM) where a config says."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from ...layers import TokenFeatures, ViTLayer
 from ...layers.layout import to_map
 from ...merging import TokenAssignment
 from ...merging.grid import pair
+from ...merging.superpatch import superpatch_rows
 from ...registry import MODELS
+from ..policies import TokenSharing
 from ..reducers import Reducer, ThresholdReducer
 from .position_embedding import PositionEmbedding, read_pos_embed
 
@@ -72,15 +74,26 @@ class PatchEmbed(nn.Module):
         self.projection = nn.Conv2d(in_channels, embed_dims, patch_size, patch_size, bias=bias)
         self.norm = norm
 
+    def pad(self, x: Tensor) -> Tensor:
+        """Images ``(B, 3, H, W)`` with sides rounded up to whole patches."""
+        short = [-side % self.patch_size for side in x.shape[2:]]
+        return F.pad(x, (0, short[1], 0, short[0])) if any(short) else x
+
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Images ``(B, 3, H, W)`` to tokens ``(B, h*w, C)`` and the grid, sides rounded up."""
-        short = [-side % self.patch_size for side in x.shape[2:]]
-        if any(short):
-            x = F.pad(x, (0, short[1], 0, short[0]))
-        x = self.projection(x)
+        x = self.projection(self.pad(x))
         hw = (x.shape[2], x.shape[3])
         x = x.flatten(2).transpose(1, 2)
         return (x if self.norm is None else self.norm(x)), hw
+
+    def superpatches(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """The whole 2x2 patches of images of ``hw`` patches as one token each.
+
+        Bilinear x0.5, which is the mean of 2x2 pixels, then the patches' own projection (CTS,
+        section 3.2): ``(B, 3, H, W)`` to ``(B, (h // 2) * (w // 2), C)``.
+        """
+        h, w = (side // 2 * 2 * self.patch_size for side in hw)
+        return self(F.avg_pool2d(self.pad(x)[:, :, :h, :w], 2))[0]
 
 
 @MODELS.register_module()
@@ -95,8 +108,11 @@ class VisionTransformer(BaseModule):
         reducers: What merges tokens, configs of :class:`mmtokmerge.ConditionalLocalPooling`,
             :class:`mmtokmerge.GlobalBipartiteMerging` or :class:`mmtokmerge.ToMe`; those of one
             place in a layer act in the order of the list.
+        sharing: Lets superpatches share a token before the first layer (CTS): a dict with
+            ``policy`` and ``num_shared`` or ``threshold``, see
+            :class:`mmtokmerge.models.policies.TokenSharing`. ``reducers`` may act besides.
         proportional: Merged tokens weigh by the log of what they stand for in the attention's
-            softmax (ToMe); ALGM leaves it off.
+            softmax (ToMe); ALGM and CTS leave it off.
         calibration: Checkpoint whose thresholds are read when training starts, for reducers with
             ``threshold='auto'``.
         in_channels: Channels of the image.
@@ -130,6 +146,7 @@ class VisionTransformer(BaseModule):
         img_size: int | tuple[int, int] = 224,
         patch_size: int = 16,
         reducers: Sequence[Mapping[str, Any]] = (),
+        sharing: Mapping[str, Any] | None = None,
         proportional: bool = False,
         calibration: str | None = None,
         in_channels: int = 3,
@@ -196,13 +213,17 @@ class VisionTransformer(BaseModule):
         )
         self.ln1 = norm() if final_norm else None
         self.reducers = _build_reducers(reducers, depth)
-        if proportional and not any(reducer.reduce for reducer in self.reducers):
-            raise InputError("proportional=True does nothing without a reducer that reduces")
+        self.sharing = None if sharing is None else TokenSharing.from_config(sharing)
+        if proportional and not (sharing or any(reducer.reduce for reducer in self.reducers)):
+            raise InputError(
+                "proportional=True does nothing without sharing or a reducer that reduces"
+            )
         self.proportional = proportional
         self.calibration = calibration
         if calibration is not None and not self._auto():
             raise InputError("calibration does nothing: no reducer has threshold='auto'")
         self.last_assignment: TokenAssignment | None = None
+        self.last_sharing: TokenAssignment | None = None
         self._reducing = True
         self._observers: list[Callable[[Observation], None]] = []
 
@@ -224,14 +245,9 @@ class VisionTransformer(BaseModule):
             For each of ``out_indices`` a channels-last map ``(B, C, ceil(H / p), ceil(W / p))``
             with patches of side p, or a :class:`TokenFeatures`.
         """
-        tokens, hw = self.patch_embed(x)
-        head = self.cls_token.expand(len(x), -1, -1)
-        tokens = torch.cat([head, tokens], dim=1) + self.positions(self.pos_embed, hw)
-        tokens = self.drop_after_pos(tokens)
-        if not self.with_cls_token:
-            tokens = tokens[:, 1:]
-        state: TokenAssignment | None = None
-        bias: Tensor | None = None
+        tokens, state, hw = self._embed(x)
+        self.last_sharing = state
+        bias = self._bias(state, tokens)
         outs = []
         for index, layer in enumerate(self.layers):
             tokens, qkv = self._run(layer.attend, tokens, bias)
@@ -250,7 +266,7 @@ class VisionTransformer(BaseModule):
 
     @contextmanager
     def no_reduction(self) -> Iterator[None]:
-        """While open, no reducer acts: the baseline of the same weights."""
+        """While open, nothing is shared and no reducer acts: the baseline of the same weights."""
         reducing, self._reducing = self._reducing, False
         try:
             yield
@@ -265,6 +281,40 @@ class VisionTransformer(BaseModule):
             yield
         finally:
             self._observers.remove(observer)
+
+    def _embed(self, x: Tensor) -> tuple[Tensor, TokenAssignment | None, tuple[int, int]]:
+        """Images to the tokens of the first layer, what shares one among them, and the grid."""
+        tokens, hw = self.patch_embed(x)
+        position = self.positions(self.pos_embed, hw)  # (1, 1 + N, C)
+        sharing = self.sharing if self._reducing else None
+        state = None if sharing is None else sharing(x, hw, self.patch_size)
+        patches = tokens + position[:, 1:]
+        if state is not None:
+            patches = self._share(x, patches, position[:, 1:], state, hw)
+        if self.with_cls_token:
+            head = (self.cls_token + position[:, :1]).expand(len(x), -1, -1)
+            patches = torch.cat([head, patches], dim=1)
+        return self.drop_after_pos(patches), state, hw
+
+    def _share(
+        self,
+        x: Tensor,
+        patches: Tensor,
+        position: Tensor,
+        state: TokenAssignment,
+        hw: tuple[int, int],
+    ) -> Tensor:
+        """Tokens ``(B, M, C)``: patches that stand alone, and superpatches where 2x2 share one.
+
+        A shared token's position embedding is the mean of the four (CTS).
+        """
+        shared = self.patch_embed.superpatches(x, hw)
+        whole = [side // 2 * 2 for side in hw]
+        grid = position.unflatten(1, hw)[:, : whole[0], : whole[1]]
+        means = grid.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).mean((2, 4)).flatten(1, 2)
+        both = torch.cat([patches, shared + means], dim=1)  # (B, N + S_max, C)
+        rows = superpatch_rows(state, hw)
+        return TokenAssignment(rows, both.new_zeros(1, both.shape[1])).unmerge(both)
 
     def _run(self, half: Callable[..., Any], *args: Any) -> Any:
         if self.with_cp and args[0].requires_grad:

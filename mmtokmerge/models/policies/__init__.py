@@ -1,5 +1,17 @@
 """Policies of CTS: which superpatches share a token."""
 
-from .policy_network import PolicyNetwork
+from .base import Normalisation, Policy, Scene
+from .network import NetworkPolicy
+from .oracle import OraclePolicy
+from .random import RandomPolicy
+from .token_sharing import TokenSharing
 
-__all__ = ["PolicyNetwork"]
+__all__ = [
+    "NetworkPolicy",
+    "Normalisation",
+    "OraclePolicy",
+    "Policy",
+    "RandomPolicy",
+    "Scene",
+    "TokenSharing",
+]

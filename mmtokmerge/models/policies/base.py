@@ -1,0 +1,122 @@
+"""What every policy of CTS is given, and gives."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Normalisation:
+    """How a data preprocessor turned pixels into a network's input.
+
+    Args:
+        mean: ``(3, 1, 1)`` on the CPU, subtracted; None where pixels are fed as they are.
+        std: ``(3, 1, 1)`` on the CPU, what the rest is divided by.
+        swapped: Whether the channels' order was reversed, from files' BGR to RGB, beforehand.
+    """
+
+    mean: Tensor | None = None
+    std: Tensor | None = None
+    swapped: bool = False
+
+    @classmethod
+    def of(cls, preprocessor: nn.Module) -> Normalisation:
+        """That of mmengine's ``ImgDataPreprocessor`` or mmseg's ``SegDataPreProcessor``."""
+        swapped = bool(getattr(preprocessor, "_channel_conversion", False))
+        if not getattr(preprocessor, "_enable_normalize", False):
+            return cls(swapped=swapped)
+        mean, std = (getattr(preprocessor, name).detach().cpu() for name in ("mean", "std"))
+        return cls(mean.float(), std.float(), swapped)
+
+    def apply(self, pixels: Tensor) -> Tensor:
+        """Pixels ``(B, 3, H, W)``, 0 to 255 in BGR, to a network's input."""
+        x = pixels.flip(1) if self.swapped else pixels
+        if self.mean is None or self.std is None:
+            return x
+        return (x - self.mean.to(x)) / self.std.to(x)
+
+    def undo(self, inputs: Tensor) -> Tensor:
+        """A network's input ``(B, 3, H, W)`` back to pixels, 0 to 255 in BGR."""
+        x = inputs
+        if self.mean is not None and self.std is not None:
+            x = x * self.std.to(x) + self.mean.to(x)
+        return x.flip(1) if self.swapped else x
+
+    def convert(self, inputs: Tensor, other: Normalisation) -> Tensor:
+        """An input normalised this way, normalised the ``other`` way."""
+        if self.same_as(other):
+            return inputs
+        precise = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+        return other.apply(self.undo(precise)).to(inputs.dtype)
+
+    def same_as(self, other: Normalisation) -> bool:
+        """Whether both do the same."""
+        if self.swapped != other.swapped or (self.mean is None) != (other.mean is None):
+            return False
+        if self.mean is None or self.std is None or other.mean is None or other.std is None:
+            return True
+        return torch.equal(self.mean, other.mean) and torch.equal(self.std, other.std)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What a policy decides by.
+
+    Args:
+        images: ``(B, 3, H, W)`` as the segmentation network is fed.
+        hw: The grid ``(h, w)`` of its patches.
+        patch_size: Side of a patch in pixels.
+        normalisation: Of the images; None where the backbone was not told.
+        labels: ``(B, H, W)`` int64, the label map that the segmentor carries for policies with
+            ``needs_labels``; None without one.
+    """
+
+    images: Tensor
+    hw: tuple[int, int]
+    patch_size: int
+    normalisation: Normalisation | None = None
+    labels: Tensor | None = None
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of superpatches, those that lie half outside the grid included."""
+        return -(-self.hw[0] // 2), -(-self.hw[1] // 2)
+
+    def normalised_as(self, other: Normalisation, owner: str) -> Tensor:
+        """The images in another network's own normalisation.
+
+        Raises:
+            ValueError: If nobody said how the images are normalised.
+        """
+        if self.normalisation is None:
+            raise InputError(
+                f"{owner} does not know how its images are normalised: set model.type to "
+                "'mmtokmerge.SharingEncoderDecoder', which tells it its data_preprocessor"
+            )
+        return self.normalisation.convert(self.images, other)
+
+
+class Policy(nn.Module):
+    """Scores superpatches, 2x2 patches each: the higher, the rather they share a token.
+
+    A subclass that decides by a label map sets ``needs_labels``: the segmentor then carries one
+    along with the images, through crops and flips.
+    """
+
+    needs_labels = False
+
+    @abstractmethod
+    def forward(self, scene: Scene) -> Tensor:
+        """Scores ``(B, ceil(h / 2), ceil(w / 2))`` of a grid of ``h x w`` patches."""
+
+    def check(self) -> None:
+        """Raise InputError where what the policy needs, such as weights, is not there.
+
+        The tools call it before the first batch.
+        """

@@ -1,0 +1,37 @@
+"""The policy that does not look: random superpatches share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...errors import InputTypeError
+from ...registry import MODELS
+from .base import Policy, Scene
+
+
+@MODELS.register_module()
+class RandomPolicy(Policy):
+    """Scores superpatches at random (CTS, table 1, random sharing).
+
+    Args:
+        seed: None draws from torch's generator of the device, anew for each batch. With a number,
+            in eval mode, a grid has the same scores each time, whatever the image or the batch.
+
+    Raises:
+        TypeError: If the seed is neither None nor an int.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        super().__init__()
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+            raise InputTypeError(f"sharing.policy.seed must be None or an int, got {seed!r}")
+        self.seed = seed
+
+    def forward(self, scene: Scene) -> Tensor:
+        shape = (len(scene.images), *scene.cells)
+        if self.seed is None or self.training:
+            return torch.rand(shape, device=scene.images.device)
+        generator = torch.Generator().manual_seed(self.seed)
+        one = torch.rand(shape[1:], generator=generator, device="cpu")
+        return one.to(scene.images.device).expand(shape)

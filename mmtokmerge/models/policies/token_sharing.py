@@ -1,0 +1,122 @@
+"""Token sharing: what a policy decides becomes an assignment of patches to tokens (CTS)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError, InputTypeError
+from ...merging import TokenAssignment, superpatch_sharing
+from ...merging.superpatch import count_shared
+from ...registry import MODELS
+from .base import Normalisation, Policy, Scene
+
+KEYS = ("policy", "num_shared", "threshold")
+
+
+class TokenSharing(nn.Module):
+    """``P = p(I)`` and the part of ``t_s`` that says which patches share (CTS, section 3.2).
+
+    Args:
+        policy: Config of a policy.
+        num_shared: S, superpatches of 2x2 patches that share a token in every image: an int, or a
+            float as a fraction of the whole superpatches of the grid.
+        threshold: Instead of a number, the score above which a superpatch shares: each image of a
+            batch keeps its own number of tokens.
+
+    Raises:
+        TypeError: If the policy is none, or the number has the wrong type.
+        ValueError: If both or none of num_shared and threshold are given, or out of range; at the
+            first forward, if a grid has fewer superpatches.
+    """
+
+    def __init__(
+        self,
+        policy: Mapping[str, Any],
+        num_shared: int | float | None = None,
+        threshold: float | None = None,
+    ) -> None:
+        super().__init__()
+        if (num_shared is None) == (threshold is None):
+            raise InputError(
+                "sharing takes either num_shared or threshold, got "
+                f"num_shared={num_shared!r} and threshold={threshold!r}"
+            )
+        self.num_shared, self.threshold = _read_number(num_shared), _read_threshold(threshold)
+        built = MODELS.build(dict(policy))
+        if not isinstance(built, Policy):
+            raise InputTypeError(f"sharing.policy={policy!r} is no policy")
+        self.policy = built
+        self.normalisation: Normalisation | None = None
+        self._labels: Tensor | None = None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> TokenSharing:
+        """Build from a config's ``sharing``.
+
+        Raises:
+            TypeError: If it is no dict with a policy.
+            ValueError: If it has a key that there is not.
+        """
+        if not isinstance(config, Mapping) or not isinstance(config.get("policy"), Mapping):
+            raise InputTypeError(f"sharing must be a dict with a policy, got {config!r}")
+        unknown = sorted(set(config) - set(KEYS))
+        if unknown:
+            raise InputError(
+                f"sharing.{unknown[0]} is unknown, allowed are {', '.join(map(repr, KEYS))}"
+            )
+        return cls(**config)
+
+    def forward(
+        self, images: Tensor, hw: tuple[int, int], patch_size: int
+    ) -> TokenAssignment | None:
+        """Which of the ``h * w`` patches of ``images (B, 3, H, W)`` share; None where none do."""
+        if self.threshold is None and count_shared(self.num_shared or 0, hw) == 0:
+            return None
+        scene = Scene(images, hw, patch_size, self.normalisation, self._labels)
+        with torch.no_grad():
+            scores = self.policy(scene)
+        if self.threshold is not None:
+            return superpatch_sharing(scores, hw, threshold=self.threshold)
+        return superpatch_sharing(scores, hw, num_shared=count_shared(self.num_shared or 0, hw))
+
+    @contextmanager
+    def given(self, labels: Tensor | None) -> Iterator[None]:
+        """While open, the policy is given the label maps ``(B, H, W)`` of the images."""
+        before, self._labels = self._labels, labels
+        try:
+            yield
+        finally:
+            self._labels = before
+
+    def extra_repr(self) -> str:
+        if self.threshold is not None:
+            return f"threshold={self.threshold}"
+        return f"num_shared={self.num_shared}"
+
+
+def _read_number(number: int | float | None) -> int | float | None:
+    if number is None:
+        return None
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise InputTypeError(f"sharing.num_shared must be an int or a fraction, got {number!r}")
+    if number < 0 or (isinstance(number, float) and not number <= 1):
+        raise InputError(
+            f"sharing.num_shared={number} must be an int from 0 up, or a float from 0 to 1 as a "
+            "fraction of the superpatches"
+        )
+    return number
+
+
+def _read_threshold(threshold: float | None) -> float | None:
+    if threshold is None:
+        return None
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
+        raise InputTypeError(f"sharing.threshold must be a number, got {threshold!r}")
+    if threshold != threshold:
+        raise InputError("sharing.threshold must be a number, got nan")
+    return float(threshold)

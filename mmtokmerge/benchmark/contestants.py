@@ -19,6 +19,7 @@ from mmtokmerge.benchmark.peers.models import peer_models
 from mmtokmerge.benchmark.settings import DTYPES, Settings
 from mmtokmerge.engine.hooks.strict_load import check_weights
 from mmtokmerge.engine.launch import check_checkpoint, import_scope
+from mmtokmerge.engine.policies import check_policies
 from mmtokmerge.engine.safe_load import install as load_weights_safely
 from mmtokmerge.merging import StageMerging
 from mmtokmerge.merging.arch import MiTArch
@@ -69,6 +70,16 @@ class Contestant:
         """What merges the tokens of a plain ViT; empty for other backbones."""
         return list(getattr(self.model.backbone, "reducers", ()))
 
+    @property
+    def sharing(self) -> nn.Module | None:
+        """What lets tokens share in a plain ViT; None for other backbones, and where none do."""
+        return getattr(self.model.backbone, "sharing", None)
+
+    @property
+    def depends_on_images(self) -> bool:
+        """Whether what is computed is known only with images at hand."""
+        return bool(self.reducers) or self.sharing is not None
+
 
 def build_contestants(
     configs: Sequence[tuple[str, Config]],
@@ -90,11 +101,12 @@ def build_contestants(
         checkpoint: Weights of the first config's model.
 
     Raises:
-        InputError: If a baseline is asked for and the first config's model has none, or the
-            checkpoint is missing or of another model.
+        InputError: If a baseline is asked for and the first config's model has none, or a
+            checkpoint, of the model or of a policy, is missing or of another model.
     """
     names = _names([path for path, _ in configs])
     own = [_build(name, cfg, cfg.model, settings) for name, (_, cfg) in zip(names, configs)]
+    load_weights_safely()
     first = configs[0][1]
     unmerged = [(name, stock_model(first.model, name)) for name in baselines]
     others = peer_models(peers, [(name, cfg.model) for name, (_, cfg) in zip(names, configs)])
@@ -112,6 +124,7 @@ def build_contestants(
         _load(own, checkpoint)
     _share_weights(own[0].model, [*rivals, *own[1:]])
     for contestant in (*rivals, *own):
+        check_policies(contestant.model)
         contestant.model.to(settings.device)
         if settings.train:
             contestant.model.train()
@@ -144,7 +157,6 @@ def _encoder_spec(backbone: Any) -> EncoderSpec | None:
 
 def _load(own: Sequence[Contestant], path: str) -> None:
     """Give every config the checkpoint's weights, and its thresholds where the reducers fit."""
-    load_weights_safely()
     check_checkpoint(path)
     content = CheckpointLoader.load_checkpoint(path, map_location="cpu")
     found = content.get("state_dict", content)

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmtokmerge.models.policies import FrozenNetwork
+
 MIB = 2**20
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -45,12 +47,23 @@ def peak_growth(step: Callable[[], Any], device: str) -> float | None:
 
 
 def held(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> float:
-    """MiB of a model's weights and buffers, and of its optimizer's state."""
-    tensors = [*model.parameters(), *model.buffers()]
+    """MiB of a model's weights and buffers, its policy's too, and of its optimizer's state."""
+    tensors = [each for part in (model, *hidden_networks(model)) for each in weights_of(part)]
     if optimizer is not None:
         states = (value for state in optimizer.state.values() for value in state.values())
         tensors += [value for value in states if isinstance(value, torch.Tensor)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / MIB
+
+
+def weights_of(model: nn.Module) -> list[torch.Tensor]:
+    """Parameters and buffers."""
+    return [*model.parameters(), *model.buffers()]
+
+
+def hidden_networks(model: nn.Module) -> list[nn.Module]:
+    """The frozen networks that policies hold besides their submodules."""
+    found = (getattr(module, "network", None) for module in model.modules())
+    return [each.model for each in found if isinstance(each, FrozenNetwork)]
 
 
 def would_fit(mib: float, device: str) -> bool:

@@ -29,30 +29,33 @@ def merging_share(contestant: Contestant, settings: Settings, images: Tensor) ->
 
 @torch.no_grad()
 def tokens_after_reducers(backbone: nn.Module, images: Tensor) -> dict[str, float]:
-    """Patches, and the tokens left after each reducer, of one image; the mean of a batch.
+    """Patches, and the tokens left after sharing and each reducer, of one image; a batch's mean.
 
     Args:
         backbone: A plain ViT.
         images: ``(B, 3, H, W)``.
     """
     kept: dict[str, float] = {}
-    hooks = [reducer.register_forward_hook(_observer(kept)) for reducer in backbone.reducers]
+    after: dict[str, float] = {}
+    hooks = [reducer.register_forward_hook(_observer(after)) for reducer in backbone.reducers]
     try:
         backbone(images)
     finally:
         for hook in hooks:
             hook.remove()
-    return kept
+    kept["patches"] = float(backbone.last_assignment.num_tokens)
+    if backbone.last_sharing is not None:
+        kept["CTS"] = float((backbone.last_sharing.sizes > 0).sum()) / len(images)
+    return {**kept, **after}
 
 
 def _observer(kept: dict[str, float]) -> Callable[..., None]:
     calls: list[int] = []
 
     def observe(reducer: Any, args: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        hw, assignment = args[3], output[1]
+        assignment = output[1]
         layer = sorted(reducer.layers)[len(calls)]
         calls.append(layer)
-        kept["patches"] = float(hw[0] * hw[1])
         kind = type(reducer).__name__
         sizes = args[0].new_ones(1, args[0].shape[1]) if assignment is None else assignment.sizes
         kept[f"{SHORT.get(kind, kind)} {layer}"] = float((sizes > 0).sum()) / len(sizes)

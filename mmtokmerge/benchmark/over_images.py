@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from mmtokmerge.benchmark.contestants import Contestant
 from mmtokmerge.benchmark.images import load_image
 from mmtokmerge.benchmark.merged import merging_share
+from mmtokmerge.benchmark.policy import policy_cost
 from mmtokmerge.benchmark.result import Result, compare
 from mmtokmerge.benchmark.run import (
     count,
@@ -101,6 +103,8 @@ def _on_image(
         result.samples = samples.get(result.name, [])
         if contestant.reducers and result.samples:
             result.merging_share = merging_share(contestant, settings, inputs[result.name])
+        if contestant.sharing is not None and result.samples:
+            result.policy = policy_cost(contestant, settings, inputs[result.name])
     return results
 
 
@@ -145,4 +149,7 @@ def _mean(single: Sequence[Result]) -> Result:
     result.kept = {place: fmean(each.kept[place] for each in single) for place in first.kept}
     shares = [each.merging_share for each in single if each.merging_share is not None]
     result.merging_share = fmean(shares) if shares else None
+    if first.policy is not None:
+        timed = [each.policy.share for each in single if each.policy and each.policy.share]
+        result.policy = replace(first.policy, share=fmean(timed) if timed else None)
     return result

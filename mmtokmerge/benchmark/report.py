@@ -42,7 +42,8 @@ def print_tables(results: Sequence[Result], settings: Settings, console: Console
         else:
             cells = [[*name, *a, *b] for name, a, b in zip(names, ratios, measures)]
             console.print(_table(["model", *over, *heads], cells, title))
-        for extra in (_tokens_table(rows, settings), _kept_table(rows), _limit_table(rows)):
+        extras = (_tokens_table(rows, settings), _kept_table(rows), _policy_table(rows))
+        for extra in (*extras, _limit_table(rows)):
             if extra is not None:
                 console.print(extra)
 
@@ -67,6 +68,23 @@ def _kept_table(rows: Sequence[Result]) -> Table | None:
     ]
     heads = [place if place == "patches" else f"after\n{place}" for place in places]
     return _table(["tokens kept", *heads, "merging,\nof the time"], cells)
+
+
+def _policy_table(rows: Sequence[Result]) -> Table | None:
+    """How much of time, FLOPs and memory is the policy's; all of it is in the other columns too."""
+    cells = [
+        [
+            each.name,
+            _percent(each.policy.share),
+            _number(each.policy.flops / 1e9, ".2f"),
+            _percent(each.policy.flops / each.flops if each.flops else None),
+            _number(each.policy.memory, ".0f"),
+        ]
+        for each in rows
+        if each.policy is not None
+    ]
+    heads = ["policy, counted\nabove", "of the\ntime", "GFLOPs\n/image", "of all", "weights\nMiB"]
+    return _table(heads, cells) if cells else None
 
 
 def _limit_table(rows: Sequence[Result]) -> Table | None:
@@ -203,6 +221,9 @@ def _row(
         "keys_kept": " ".join(str(keys) for _, _, keys in tokens),
         "tokens_kept": " ".join(f"{place}: {n:.1f};" for place, n in result.kept.items()),
         "merging_share": _rounded(result.merging_share),
+        "policy_share": _rounded(result.policy and result.policy.share),
+        "policy_flops": result.policy and result.policy.flops,
+        "policy_weights_mib": _rounded(result.policy and result.policy.memory),
         "limit_reference": limits and limits.reference,
         "speedup_over_limit_reference": _rounded(limits and limits.speedup),
         "limit_operations": _rounded(limits and limits.operations),

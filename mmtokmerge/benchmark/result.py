@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from mmtokmerge.benchmark.limit import Limits
+from mmtokmerge.benchmark.policy import PolicyCost
 from mmtokmerge.benchmark.settings import Shape
 from mmtokmerge.benchmark.timing import Summary, summarise
 
@@ -28,6 +29,7 @@ class Result:
         tokens: For each stage of MiT++ its grid ``(h, w)``, the queries kept and the keys kept.
         kept: Patches of a plain ViT, and the tokens after each of its reducers, for one image.
         merging_share: Share of the step that a plain ViT's reducers take.
+        policy: What the policy of a plain ViT's sharing costs; it is part of all else.
         speedup: For each baseline its time for an image over this one's, by medians; with
             ``images`` the mean of that ratio over the images.
         limits: What merging could reach.
@@ -46,6 +48,7 @@ class Result:
     tokens: list[tuple[tuple[int, int], int, int]] | None = None
     kept: dict[str, float] = field(default_factory=dict)
     merging_share: float | None = None
+    policy: PolicyCost | None = None
     speedup: dict[str, float] = field(default_factory=dict)
     limits: Limits | None = None
     images: int | None = None

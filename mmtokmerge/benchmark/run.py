@@ -21,6 +21,7 @@ from mmtokmerge.benchmark.limit import (
     shares_limits,
 )
 from mmtokmerge.benchmark.merged import merging_share, tokens_after_reducers
+from mmtokmerge.benchmark.policy import policy_cost
 from mmtokmerge.benchmark.result import Result, compare, ratio
 from mmtokmerge.benchmark.settings import Settings, Shape
 from mmtokmerge.benchmark.timing import (
@@ -92,6 +93,9 @@ def _at_shape(
         if contestant.reducers and result.samples and not settings.train:
             images = random_images(contestant, settings, shape, result.batch_size or 1)
             result.merging_share = merging_share(contestant, settings, images)
+        if contestant.sharing is not None and result.samples and not settings.train:
+            images = random_images(contestant, settings, shape, result.batch_size or 1)
+            result.policy = policy_cost(contestant, settings, images)
     compare(results)
     if settings.limit:
         set_limits(results, contestants, settings, shape)
@@ -136,7 +140,7 @@ def _limits_by_shares(
 
 def count(result: Result, contestant: Contestant, settings: Settings, images: Tensor) -> None:
     """Set FLOPs and tokens of a result, for these images where they depend on them."""
-    if contestant.reducers:
+    if contestant.depends_on_images:
         result.flops, result.flops_source = image_flops(contestant, settings.part, images)
         result.kept = tokens_after_reducers(contestant.model.backbone, images)
     else:

@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from mmtokmerge._mmpose_import import import_mmpose
 from mmtokmerge.engine.config import load_config
 from mmtokmerge.engine.distributed import prepare_processes
+from mmtokmerge.engine.policies import check_policies
 from mmtokmerge.engine.safe_load import install as load_weights_safely
 from mmtokmerge.engine.seeding import seed_train_samples
 from mmtokmerge.errors import InputError
@@ -69,12 +70,19 @@ def prepare_training(cfg: Config, resume: bool, amp: bool) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The runner of the config, of its ``runner_type`` where it names one."""
-    if "runner_type" not in cfg:
-        return Runner.from_cfg(cfg)
-    from mmengine.registry import RUNNERS
+    """The runner of the config, of its ``runner_type`` where it names one.
 
-    return RUNNERS.build(cfg)
+    Raises:
+        InputError: A policy of the model's token sharing has no weights, or not its own.
+    """
+    if "runner_type" not in cfg:
+        runner = Runner.from_cfg(cfg)
+    else:
+        from mmengine.registry import RUNNERS
+
+        runner = RUNNERS.build(cfg)
+    check_policies(runner.model)
+    return runner
 
 
 def check_checkpoint(path: str) -> None:

@@ -1,0 +1,57 @@
+"""What the policy of token sharing costs beside the network that it serves (CTS)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmtokmerge.benchmark import memory
+from mmtokmerge.benchmark.contestants import Contestant
+from mmtokmerge.benchmark.flop_counter import counting_flops
+from mmtokmerge.benchmark.part_timing import part_shares
+from mmtokmerge.benchmark.settings import Settings
+from mmtokmerge.benchmark.work import make_step
+
+SHARE_RUNS = 10
+POLICY = "policy"
+
+
+@dataclass(frozen=True)
+class PolicyCost:
+    """The policy's part of a step.
+
+    Args:
+        share: Of the step's time; None where it has no parts to time.
+        flops: For one image, 1 MAC = 2 FLOPs.
+        memory: MiB of its weights.
+    """
+
+    share: float | None
+    flops: int
+    memory: float
+
+
+def policy_cost(contestant: Contestant, settings: Settings, images: Tensor) -> PolicyCost | None:
+    """Time, count and weigh the policy of a contestant; None for one without.
+
+    Args:
+        contestant: Whose step is timed.
+        settings: How.
+        images: ``(B, 3, H, W)``.
+    """
+    sharing = contestant.sharing
+    if sharing is None:
+        return None
+    backbone = contestant.model.backbone
+    hw = tuple(-(-side // backbone.patch_size) for side in images.shape[2:])
+    with counting_flops(contestant.model) as counter, torch.no_grad():
+        sharing(images, hw, backbone.patch_size)
+    share = None
+    if not (settings.compile or settings.cuda_graph or settings.part == "head"):
+        step = make_step(contestant, settings, images)
+        runs = min(settings.runs, SHARE_RUNS)
+        share = part_shares(step, {POLICY: [sharing.policy]}, settings.device, runs)[POLICY]
+    flops = round(counter.get_total_flops() / len(images))
+    return PolicyCost(share, flops, memory.held(sharing))

@@ -4,7 +4,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 OUT=${OUT:-benchmarks/results}
-PRESETS=${PRESETS:-"none hq fast n2d"}
+PRESETS=${PRESETS:-"none hq fast n2d plus"}
 FORCE=0
 LIST=0
 FAILED=()
@@ -22,16 +22,16 @@ for argument in "$@"; do
   esac
 done
 
-# The configs of an arch, in every preset that has one; 'plus' and 'turbo' too where they exist.
+# The configs of an arch, in every preset that has one.
 mit_configs() {
   local preset
-  for preset in $PRESETS plus turbo; do
+  for preset in $PRESETS; do
     [ -f "configs/segformerpp/$1_cityscapes_$preset.py" ] || continue
     echo "configs/segformerpp/$1_cityscapes_$preset.py"
   done
 }
 
-# Peers whose package is installedamong those named.
+# Peers whose package is installed among those named.
 peers() {
   "$PYTHON" -c "
 import sys

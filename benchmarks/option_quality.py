@@ -57,8 +57,38 @@ SETTINGS: dict[str, Any] = {
     "fast, proportional, local, centre, reuse 2": stages(
         {**PKV, **LOCAL, **REUSE, **CENTRE}, {**Q, **LOCAL, **REUSE, **CENTRE}
     ),
+    "fast, proportional, centre": stages({**PKV, **CENTRE}, {**Q, **CENTRE}),
+    "fast, proportional, reuse 2": stages({**PKV, **REUSE}, {**Q, **REUSE}),
+    "fast, proportional, centre, reuse 2": stages(
+        {**PKV, **CENTRE, **REUSE}, {**Q, **CENTRE, **REUSE}
+    ),
     "n2d, bilinear": [dict(POOL, **BILINEAR)] * 4,
     "pooled queries in 1-2, fast, proportional": stages({**PKV, **POOL}, Q),
+    "pooled queries in 1-2, fast, proportional, centre": stages(
+        {**PKV, **POOL, **CENTRE}, {**Q, **CENTRE}
+    ),
+    "pooled queries in 1-2, fast, proportional, centre, reuse 2": stages(
+        {**PKV, **POOL, **CENTRE, **REUSE}, {**Q, **CENTRE, **REUSE}
+    ),
+    "pooled queries in 1, fast, proportional, centre": [
+        {**PKV, **POOL, **CENTRE},
+        {**PKV, **CENTRE},
+        {**Q, **CENTRE},
+        {**Q, **CENTRE},
+    ],
+    "pooled queries in 1-2, fast keys, proportional, HQ queries": stages(
+        {**PKV, **POOL}, PRESETS["hq"][2]
+    ),
+    "pooled queries in 1-2, keys 0.8, proportional, HQ queries": stages(
+        {**PKV, **POOL, "r_kv": 0.8}, PRESETS["hq"][2]
+    ),
+    "pooled queries in 1-2, keys 0.9 and 0.8, proportional, fast queries": [
+        {**PKV, **POOL},
+        {**PKV, **POOL, "r_kv": 0.8},
+        Q,
+        Q,
+    ],
+    "fast keys, proportional, HQ queries": stages(PKV, PRESETS["hq"][2]),
     "pooled queries in 1-2, bilinear, fast, proportional": stages({**PKV, **POOL, **BILINEAR}, Q),
     "pooled queries in 1-2, bilinear, fast, proportional, local, reuse 2": stages(
         {**PKV, **POOL, **BILINEAR, **LOCAL, **REUSE}, {**Q, **LOCAL, **REUSE}

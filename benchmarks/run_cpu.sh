@@ -3,7 +3,7 @@
 # What has its CSV already is skipped, so that a stopped run goes on: --force measures anew, --list
 # only says what would run. Leave the machine alone meanwhile; B5 takes hours.
 # Settings: THREADS=2 ARCHS="b0 b2 b5" SIZES="512x512 640x640 1024x1024 1024x2048 2160x3840"
-# PRESETS="none hq fast n2d" RUNS= (of each size, by default 5 to 15) OUT= PYTHON=
+# PRESETS="none hq fast n2d plus" RUNS= (of each size, by default 5 to 15) OUT= PYTHON=
 
 source "$(dirname "$0")/grid.sh"
 THREADS=${THREADS:-2}
@@ -38,15 +38,15 @@ done
 
 # Training steps (Table III's columns) on crops of ADE20K, and on CamVid's.
 for arch in $ARCHS; do
-  measure "train_${arch}_512x512_cpu" configs/segformerpp/"$arch"_ade20k_{none,hq,fast,n2d}.py \
+  measure "train_${arch}_512x512_cpu" configs/segformerpp/"$arch"_ade20k_{none,hq,fast,n2d,plus}.py \
     --train --batch-size 2 --shape 512 512 --threads "$THREADS" --runs "${RUNS:-5}" --warmup 2
 done
-measure train_b0_288x352_cpu configs/segformerpp/b0_camvid_{none,hq,fast,n2d}.py --train \
+measure train_b0_288x352_cpu configs/segformerpp/b0_camvid_{none,hq,fast,n2d,plus}.py --train \
   --batch-size 4 --shape 288 352 --threads "$THREADS" --runs "${RUNS:-9}" --warmup 2
 
 # The whole network, and the head alone.
 measure model_b0_cpu \
-  configs/segformerpp/b0_camvid_{none,hq,hq_proportional,fast,fast_proportional,n2d,downsample}.py \
+  configs/segformerpp/b0_camvid_{none,hq,hq_proportional,fast,fast_proportional,n2d,plus,downsample}.py \
   --shape 360 480 --shape 512 512 --shape 640 640 --shape 1024 1024 --shape 1024 2048 \
   --threads "$THREADS" --runs "${RUNS:-9}" --warmup 2
 measure head_b0_cpu configs/segformerpp/b0_cityscapes_none.py --part head --shape 1024 1024 \

@@ -3,7 +3,7 @@
 # What has its CSV already is skipped, so that a stopped run goes on: --force measures anew, --list
 # only says what would run. Most urgent first: B5, bf16 and fp32.
 # Settings: ARCHS="b5 b2 b0" DTYPES="bf16 fp32 fp16" BATCHES="1 8" MODES="compile eager graph
-# compile-graph" SHAPES="--shape table5" PRESETS="none hq fast n2d" RUNS=30 OUT= PYTHON=
+# compile-graph" SHAPES="--shape table5" PRESETS="none hq fast n2d plus" RUNS=30 OUT= PYTHON=
 
 source "$(dirname "$0")/grid.sh"
 ARCHS=${ARCHS:-"b5 b2 b0"}
@@ -43,17 +43,17 @@ for arch in $ARCHS; do
 done
 
 # Table V as the paper has it: the whole network, each model at its best batch size.
-measure "table5_b5_fp16_${GPU}" configs/segformerpp/b5_cityscapes_{none,hq,fast,n2d}.py \
+measure "table5_b5_fp16_${GPU}" configs/segformerpp/b5_cityscapes_{none,hq,fast,n2d,plus}.py \
   --device cuda --dtype fp16 --shape table5 --batch-size auto --runs "$RUNS" --warmup 5
 
 # Table III: training steps and peak memory, Cityscapes' and ADE20K's crops.
 for arch in $ARCHS; do
   for dtype in fp32 bf16; do
     measure "train_${arch}_cityscapes_${dtype}_${GPU}" \
-      configs/segformerpp/"$arch"_cityscapes_{none,hq,fast,n2d}.py --train --batch-size 4 \
+      configs/segformerpp/"$arch"_cityscapes_{none,hq,fast,n2d,plus}.py --train --batch-size 4 \
       --shape 1024 1024 --device cuda --dtype "$dtype" --runs "$RUNS" --warmup 5
     measure "train_${arch}_ade20k_${dtype}_${GPU}" \
-      configs/segformerpp/"$arch"_ade20k_{none,hq,fast,n2d}.py --train --batch-size 8 \
+      configs/segformerpp/"$arch"_ade20k_{none,hq,fast,n2d,plus}.py --train --batch-size 8 \
       --shape 640 640 --device cuda --dtype "$dtype" --runs "$RUNS" --warmup 5
   done
 done

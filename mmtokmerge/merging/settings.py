@@ -25,12 +25,19 @@ _FAST_KV = dict(kv_mode="bsm", r_kv=0.9, kv_stride=(4, 4))
 _FAST_Q = dict(q_mode="bsm", r_q=0.9, q_stride=(4, 4))
 _N2D = dict(q_mode="n2d", q_stride=(2, 2))
 
-# Segformer++, table I: the same for every arch and data set.
+# Beyond the paper, for weights that were trained without merging: queries of the first two stages are
+# pooled as n2d does, merged keys weigh as much as they stand for, and a fifth of them stays.
+_PLUS_KV = dict(
+    q_mode="n2d", q_stride=(2, 2), kv_mode="bsm", r_kv=0.8, kv_stride=(4, 4), proportional=True
+)
+
+# Segformer++, table I, the same for every arch and data set; and 'plus'.
 PRESETS: dict[str, list[dict[str, Any]]] = {
     "none": [{}, {}, {}, {}],
     "hq": [_HQ_KV, _HQ_KV, _HQ_Q, _HQ_Q],
     "fast": [_FAST_KV, _FAST_KV, _FAST_Q, _FAST_Q],
     "n2d": [_N2D, _N2D, _N2D, _N2D],
+    "plus": [_PLUS_KV, _PLUS_KV, _FAST_Q, _FAST_Q],
 }
 
 MergingConfig = str | Sequence[Mapping[str, Any]]
@@ -40,7 +47,7 @@ def read_merging(merging: MergingConfig, proportional: bool | None = None) -> li
     """Read the ``merging`` of a config: a preset's name or a list of four stage dicts.
 
     Args:
-        merging: 'none', 'hq', 'fast', 'n2d' or four dicts with keys of :data:`KEYS`.
+        merging: 'none', 'hq', 'fast', 'n2d', 'plus' or four dicts with keys of :data:`KEYS`.
         proportional: Sets ``proportional`` in every stage that merges keys; None leaves it as the
             stages say.
 

@@ -22,16 +22,22 @@ def stages(**first: Any) -> list[dict[str, Any]]:
 
 def test_presets_are_table_one() -> None:
     """Table I, the same for every size: stages 1 and 2 merge keys, 3 and 4 queries; n2d queries."""
-    assert set(PRESETS) == {"none", "hq", "fast", "n2d"}
+    assert set(PRESETS) == {"none", "hq", "fast", "n2d", "plus"}
     assert read_merging("none") == [StageMerging()] * 4
     assert read_merging("hq") == [StageMerging(kv=KV_HQ)] * 2 + [StageMerging(q=Q_HQ)] * 2
     assert read_merging("fast") == [StageMerging(kv=KV_FAST)] * 2 + [StageMerging(q=Q_FAST)] * 2
     assert read_merging("n2d") == [StageMerging(q=Q_N2D)] * 4
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
-def test_presets_are_not_proportional(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - {"plus"}))
+def test_the_papers_presets_are_not_proportional(name: str) -> None:
     assert not any(stage.proportional for stage in read_merging(name))
+
+
+def test_plus_pools_queries_and_weighs_keys_in_the_first_stages() -> None:
+    keys = Matcher("bsm", (4, 4), 0.8)
+    first = StageMerging(q=Q_N2D, kv=keys, proportional=True)
+    assert read_merging("plus") == [first] * 2 + [StageMerging(q=Q_FAST)] * 2
 
 
 def test_every_key_is_read() -> None:
@@ -95,7 +101,7 @@ def test_one_switch_for_all_stages() -> None:
     ("merging", "error", "message"),
     [
         # which preset, which are allowed
-        ("quick", ValueError, "'quick'.*'none', 'hq', 'fast', 'n2d'"),
+        ("quick", ValueError, "'quick'.*'none', 'hq', 'fast', 'n2d', 'plus'"),
         ("HQ", ValueError, "'HQ'.*'hq'"),
         (None, TypeError, "merging.*None"),
         (3, TypeError, "merging.*3"),

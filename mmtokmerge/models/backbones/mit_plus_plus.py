@@ -99,7 +99,8 @@ class MiTPlusPlus(BaseModule):
 
     Args:
         arch: 'b0' to 'b5', or a dict of :class:`mmtokmerge.merging.arch.MiTArch`'s fields.
-        merging: A preset, 'none', 'hq', 'fast' or 'n2d' (Segformer++, table I), or four stage dicts
+        merging: A preset, 'none', 'hq', 'fast' or 'n2d' (Segformer++, table I) or 'plus', which is
+            faster than 'fast' and made for weights trained without merging, or four stage dicts
             with keys ``r_q``, ``r_kv`` (fraction of tokens merged away), ``q_mode``, ``kv_mode``
             ('bsm', 'n1d', 'n2d'; 'bsm' where a rate is given alone), ``q_stride``, ``kv_stride``
             (an int or (h, w); 2 where absent), ``proportional``, and beyond the paper

@@ -1,0 +1,2 @@
+_base_ = "./b1_cityscapes_none.py"
+model = dict(backbone=dict(merging="plus"))

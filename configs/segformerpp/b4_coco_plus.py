@@ -1,0 +1,2 @@
+_base_ = "./b4_coco_none.py"
+model = dict(backbone=dict(merging="plus"))

@@ -25,8 +25,8 @@ _FAST_KV = dict(kv_mode="bsm", r_kv=0.9, kv_stride=(4, 4))
 _FAST_Q = dict(q_mode="bsm", r_q=0.9, q_stride=(4, 4))
 _N2D = dict(q_mode="n2d", q_stride=(2, 2))
 
-# Beyond the paper, for weights that were trained without merging: queries of the first two stages are
-# pooled as n2d does, merged keys weigh as much as they stand for, and a fifth of them stays.
+# Beyond the paper, for weights that were trained without merging: queries of the first two stages
+# are pooled as n2d does, merged keys weigh as much as they stand for, and a fifth of them stays.
 _PLUS_KV = dict(
     q_mode="n2d", q_stride=(2, 2), kv_mode="bsm", r_kv=0.8, kv_stride=(4, 4), proportional=True
 )

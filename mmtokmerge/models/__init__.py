@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 
-from .backbones import MiTPlusPlus, VisionTransformer
-from .policies import NetworkPolicy, OraclePolicy, RandomPolicy
+from .backbones import BEiT, MiTPlusPlus, VisionTransformer
+from .policies import (
+    NetworkPolicy,
+    OraclePolicy,
+    PreviousFramePolicy,
+    RandomPolicy,
+    SegmentationPolicy,
+)
 from .reducers import ConditionalLocalPooling, GlobalBipartiteMerging, ToMe
 
 __all__ = [
+    "BEiT",
     "ConditionalLocalPooling",
     "GlobalBipartiteMerging",
     "MiTPlusPlus",
     "NetworkPolicy",
     "OraclePolicy",
+    "PreviousFramePolicy",
     "RandomPolicy",
+    "SegmentationPolicy",
     "ToMe",
     "VisionTransformer",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def encode_one(
     if not isinstance(inputs[0], Tensor):
         inputs, samples, note = inputs[0], samples[0] if samples else None, "first augmented view"
     one = dict(inputs=[inputs[index]], data_samples=[samples[index]] if samples else None)
-    x = model.data_preprocessor(one, False)["inputs"]  # (1, 3, H, W)
+    whole = x = model.data_preprocessor(one, False)["inputs"]  # (1, 3, H, W)
     height, width = x.shape[2:]
     pixels = inputs[index].flip(0)  # mmseg loads BGR
     pixels = nn.functional.pad(pixels, (0, width - pixels.shape[2], 0, height - pixels.shape[1]))
@@ -46,7 +47,12 @@ def encode_one(
         if (rows, columns) != (height, width):
             note = f"first window, {rows}×{columns} of {height}×{width}" + (note and f", {note}")
         x, pixels = x[:, :, :rows, :columns], pixels[:, :rows, :columns]
-    with record_assignments(model.backbone, block) as records:
+    serving = getattr(model, "serving", lambda *_: nullcontext())
+    window = (x.shape[2], x.shape[3])
+    with (
+        serving(whole, one["data_samples"], window),
+        record_assignments(model.backbone, block) as records,
+    ):
         model.backbone(x)
     return pad_to_patches(pixels, model.backbone), records, note
 

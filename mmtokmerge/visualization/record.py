@@ -10,6 +10,7 @@ from torch import nn
 from ..models import MiTPlusPlus
 from .merged import MergedTokens
 from .record_reducers import record_reducers, reducers_of
+from .record_sharing import record_sharing, sharings_of
 from .record_stages import BLOCKS, merging_attentions, record_stages
 
 
@@ -23,13 +24,13 @@ def record_assignments(model: nn.Module, block: str = "first") -> Iterator[list[
 
     Args:
         model: A model that holds a :class:`mmtokmerge.models.MiTPlusPlus` or a plain ViT with
-            reducers, or one itself.
+            sharing or reducers, or one itself.
         block: 'first' or 'last', the block of each stage that is recorded; a plain ViT has no
             stages.
 
     Yields:
-        A list that grows by one entry for each merging part of each stage and for each reducer, in
-        the order of running; it stays empty where the model merges nothing.
+        A list that grows by one entry for each merging part of each stage, for the sharing and for
+        each reducer, in the order of running; it stays empty where the model merges nothing.
 
     Raises:
         ValueError: If ``block`` is unknown.
@@ -40,13 +41,15 @@ def record_assignments(model: nn.Module, block: str = "first") -> Iterator[list[
     with ExitStack() as stack:
         for encoder in staged_encoders(model):
             stack.enter_context(record_stages(encoder, block, records))
+        stack.enter_context(record_sharing(model, records))
         stack.enter_context(record_reducers(model, records))
         yield records
 
 
 def merges(model: nn.Module) -> bool:
     """Whether :func:`record_assignments` finds anything to record in a model."""
-    return merges_by_stage(model) or any(True for _ in reducers_of(model))
+    parts = (*reducers_of(model), *sharings_of(model))
+    return merges_by_stage(model) or bool(parts)
 
 
 def merges_by_stage(model: nn.Module) -> bool:

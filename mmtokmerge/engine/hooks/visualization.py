@@ -35,10 +35,10 @@ class MergeVisualizationHook(SegVisualizationHook):
 
     All pictures go to the visualizer's backends (files, TensorBoard, W&B): ``test_<image>`` is
     mmseg's overlay, ``test_<image>_tokens`` one panel for each part that a stage merges, or of a
-    plain ViT the input, one panel for each reducer and the similarity that local merging decides
-    by (ALGM, figure 9), ``test_<image>_differences`` the two predictions and where they differ. A
-    model that merges nothing has no picture of tokens. Tokens are drawn by encoding the image once
-    more. In distributed tests the first process draws its share of the images.
+    plain ViT the input, one panel for what shares a token before it (CTS), one for each reducer and
+    the similarity that local merging decides by (ALGM, figure 9), ``test_<image>_differences`` the
+    two predictions and where they differ. A model that merges nothing has no picture of tokens.
+    Tokens are drawn by encoding the image once more. In distributed tests the first process draws its share of the images.
 
     Args:
         draw: Whether to draw at all.

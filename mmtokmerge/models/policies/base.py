@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,10 +109,12 @@ class Policy(nn.Module):
     """Scores superpatches, 2x2 patches each: the higher, the rather they share a token.
 
     A subclass that decides by a label map sets ``needs_labels``: the segmentor then carries one
-    along with the images, through crops and flips.
+    along with the images, through crops and flips. One that goes by predictions sets ``observes``:
+    the segmentor then hands each of its own to ``observe``.
     """
 
     needs_labels = False
+    observes = False
 
     @abstractmethod
     def forward(self, scene: Scene) -> Tensor:
@@ -120,3 +125,21 @@ class Policy(nn.Module):
 
         The tools call it before the first batch.
         """
+
+    @contextmanager
+    def frame(
+        self, size: tuple[int, int], metas: Sequence[Mapping[str, Any]]
+    ) -> Iterator[Tensor | None]:
+        """Open while the segmentor predicts a batch, in one call of the policy or in windows.
+
+        Args:
+            size: ``(H, W)`` of the images as the network is fed.
+            metas: What the pipeline noted of each image, such as ``img_path``.
+
+        Yields:
+            Label maps ``(B, H, W)`` to carry along instead of the ground truth; None without.
+        """
+        yield None
+
+    def observe(self, prediction: Tensor) -> None:
+        """Take the labels ``(B, H, W)`` that the segmentor predicted in the open frame."""

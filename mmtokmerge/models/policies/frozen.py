@@ -72,7 +72,7 @@ class FrozenNetwork:
         self._loaded = True
 
     @torch.no_grad()
-    def run(self, method: str, images: Tensor) -> Tensor:
+    def run(self, method: str, images: Tensor) -> Any:
         """Call a method of the network on ``images (B, 3, H, W)`` in its own normalisation."""
         self.load()
         return getattr(self.model, method)(images)

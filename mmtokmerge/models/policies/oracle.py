@@ -18,15 +18,11 @@ class OraclePolicy(Policy):
     Among equal scores torch's ``topk`` chooses. With fewer single-class superpatches than shall
     share, those with the larger share of their largest class come next.
 
-    Args:
-        ignore_index: Label of pixels that belong to no class.
+    Ignored pixels count as a class of their own, so that a cell that mixes them with a class does
+    not count as single-class.
     """
 
     needs_labels = True
-
-    def __init__(self, ignore_index: int = 255) -> None:
-        super().__init__()
-        self.ignore_index = ignore_index
 
     def forward(self, scene: Scene) -> Tensor:
         if scene.labels is None:
@@ -34,18 +30,16 @@ class OraclePolicy(Policy):
                 "OraclePolicy needs ground-truth labels: it works in training and in tests of data "
                 "with labels, under model.type='mmtokmerge.SharingEncoderDecoder', and nowhere else"
             )
-        return uniformity(scene.labels, 2 * scene.patch_size, scene.cells, self.ignore_index)
+        return uniformity(scene.labels, 2 * scene.patch_size, scene.cells)
 
 
-def uniformity(labels: Tensor, cell: int, cells: tuple[int, int], ignore_index: int) -> Tensor:
+def uniformity(labels: Tensor, cell: int, cells: tuple[int, int]) -> Tensor:
     """How much of each cell its largest class takes, ignored pixels counted as a class.
 
     Args:
         labels: ``(B, H, W)`` int64.
         cell: Side of a cell in pixels.
-        cells: Rows and columns of cells; what reaches over the labels counts as ignored if the
-            cell's other pixels are, and otherwise not at all.
-        ignore_index: Label of pixels that belong to no class.
+        cells: Rows and columns of cells; what reaches over the labels does not count.
 
     Returns:
         ``(B, rows, columns)`` in (0, 1]; 1 for a cell of a single class.

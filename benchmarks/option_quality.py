@@ -76,19 +76,12 @@ SETTINGS: dict[str, Any] = {
         {**Q, **CENTRE},
         {**Q, **CENTRE},
     ],
-    "pooled queries in 1-2, fast keys, proportional, HQ queries": stages(
-        {**PKV, **POOL}, PRESETS["hq"][2]
-    ),
-    "pooled queries in 1-2, keys 0.8, proportional, HQ queries": stages(
-        {**PKV, **POOL, "r_kv": 0.8}, PRESETS["hq"][2]
-    ),
     "pooled queries in 1-2, keys 0.9 and 0.8, proportional, fast queries": [
         {**PKV, **POOL},
         {**PKV, **POOL, "r_kv": 0.8},
         Q,
         Q,
     ],
-    "fast keys, proportional, HQ queries": stages(PKV, PRESETS["hq"][2]),
     "pooled queries in 1-2, bilinear, fast, proportional": stages({**PKV, **POOL, **BILINEAR}, Q),
     "pooled queries in 1-2, bilinear, fast, proportional, local, reuse 2": stages(
         {**PKV, **POOL, **BILINEAR, **LOCAL, **REUSE}, {**Q, **LOCAL, **REUSE}

@@ -155,7 +155,7 @@ def save(rows: list[dict[str, Any]], out: Path) -> None:
         (
             row["merging"],
             f"{row['height']} x {row['width']}",
-        ): f"{row['mIoU']} / {row['mIoU_small']}"
+        ): figures(row)
         for row in rows
     }
     names = dict.fromkeys(row["merging"] for row in rows)
@@ -163,6 +163,11 @@ def save(rows: list[dict[str, Any]], out: Path) -> None:
     title = "mIoU / mIoU of small classes, nothing retrained"
     text = markdown_table(["merging", *sizes], table, title)
     write_bytes(out.with_suffix(".md"), f"{text}\n".encode())
+
+
+def figures(row: Mapping[str, Any]) -> str:
+    """Both metrics of a row, the second where the config's evaluator gives it."""
+    return " / ".join(f"{float(row[key]):.2f}" for key in HEADS[3:] if row[key] != "")
 
 
 if __name__ == "__main__":

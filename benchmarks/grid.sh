@@ -36,7 +36,7 @@ peers() {
   "$PYTHON" -c "
 import sys
 from importlib.util import find_spec
-packages = {'huggingface': 'transformers', 'tomesd': 'tomesd'}
+packages = {'huggingface': 'transformers', 'tomesd': 'tomesd', 'tomesd-stock': 'tomesd'}
 found = [name for name in sys.argv[1:] if find_spec(packages[name])]
 print('--peers', *found) if found else None" "$@"
 }

@@ -3,6 +3,7 @@
 # What has its CSV already is skipped, so that a stopped run goes on: --force measures anew, --list
 # only says what would run. Leave the machine alone meanwhile; B5 takes hours.
 # Settings: THREADS=2 ARCHS="b0 b2 b5" SIZES="512x512 640x640 1024x1024 1024x2048 2160x3840"
+# RIVALS="--baselines fused" (instead of all that fit into memory)
 # PRESETS="none hq fast n2d plus" RUNS= (of each size, by default 5 to 15) OUT= PYTHON=
 
 source "$(dirname "$0")/grid.sh"
@@ -21,10 +22,12 @@ runs_of() {
 
 # Attention that stores its scores, stock and Hugging Face's, needs tens of GiB at 4K.
 rivals_of() {
-  if [ "$1" = 2160x3840 ]; then
+  if [ -n "${RIVALS:-}" ]; then
+    echo "$RIVALS"
+  elif [ "$1" = 2160x3840 ]; then
     echo "--baselines fused $(peers tomesd)"
   else
-    echo "--baselines stock fused $(peers huggingface tomesd)"
+    echo "--baselines stock fused $(peers huggingface tomesd tomesd-stock)"
   fi
 }
 

@@ -104,6 +104,15 @@ def test_tomesd_merges_the_same_tokens(tomesd, preset):
 
 
 @needs_tomesd
+def test_tomesd_gives_the_same_with_either_attention(tomesd):
+    stock = build(["tomesd-stock"])["tomesd-stock fast"]
+    assert torch.allclose(features(stock)[3], features(tomesd["tomesd fast"])[3], atol=1e-4)
+    attention = stock.model.backbone.layers[0][1][0].attn.attn
+    assert not attention._forward_pre_hooks
+    assert tomesd["tomesd fast"].model.backbone.layers[0][1][0].attn.attn._forward_pre_hooks
+
+
+@needs_tomesd
 def test_tomesd_only_takes_part_for_what_it_can_merge(tomesd, by_name):
     assert [name for name in tomesd if name.startswith("tomesd")] == ["tomesd hq", "tomesd fast"]
     counted = forward_flops(tomesd["tomesd fast"], "encoder", SHAPE)[0]

@@ -29,7 +29,8 @@ examples:
 Two baselines are built from the first config and given its weights: 'stock' is mmseg's
 MixVisionTransformer or VisionTransformer and its heads, 'stock fused' the same with fused
 attention. --peers adds encoders by others with the same weights: Hugging Face's, and mmseg's with
-fused attention around which the package tomesd merges as each config does by rate. Each round times
+fused attention around which the package tomesd merges as each config does by rate (tomesd), or with
+mmseg's own attention, as Segformer++'s authors run it (tomesd-stock). Each round times
 every model once, A B C A B C ..., and the speed-up is the ratio of images a second at the medians.
 Peak memory is weights, optimizer state and what one step adds. GFLOPs are those of the forward pass
 of one image with matching counted, 1 MAC = 2 FLOPs.
@@ -89,7 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="huggingface or tomesd: MiT encoders by others (default: none)",
+        help="huggingface, tomesd, tomesd-stock: MiT encoders by others (default: none)",
     )
     add("--limit", action="store_true", help="print how near merging comes to what it could win")
     add(

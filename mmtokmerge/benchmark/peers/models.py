@@ -15,7 +15,7 @@ from mmtokmerge.merging.matcher import Matcher
 from mmtokmerge.merging.settings import PRESETS, read_merging
 
 # Word of --peers, and the package that it needs.
-PEERS = {"huggingface": "transformers", "tomesd": "tomesd"}
+PEERS = {"huggingface": "transformers", "tomesd": "tomesd", "tomesd-stock": "tomesd"}
 INSTALL = {"transformers": "'transformers<5'", "tomesd": "--no-deps tomesd"}
 
 
@@ -62,13 +62,15 @@ def peer_models(
 
         backbone = dict(type=HuggingFaceMiT, **mit_settings(first["backbone"]))
         models.append(("huggingface", with_encoder(first, backbone)))
-    if "tomesd" in peers:
-        models += _tomesd_models(configs)
+    for word in ("tomesd", "tomesd-stock"):
+        if word in peers:
+            models += _tomesd_models(configs, word)
     return models
 
 
 def _tomesd_models(
     configs: Sequence[tuple[str, Mapping[str, Any]]],
+    word: str,
 ) -> list[tuple[str, ConfigDict]]:
     from mmtokmerge.benchmark.peers.tomesd import TomesdMixVisionTransformer
 
@@ -83,11 +85,12 @@ def _tomesd_models(
         if not _merges_plainly(merging) or backbone.get("downsample", 1) != 1:
             continue
         presets = [word for word in PRESETS if read_merging(word) == merging]
-        encoder = dict(type=TomesdMixVisionTransformer, merging=merging, **settings)
-        models[f"tomesd {presets[0] if presets else name}"] = with_encoder(first, encoder)
+        fused = word == "tomesd"
+        encoder = dict(type=TomesdMixVisionTransformer, merging=merging, fused=fused, **settings)
+        models[f"{word} {presets[0] if presets else name}"] = with_encoder(first, encoder)
     if not models:
         raise InputError(
-            "--peers tomesd merges by rate as the presets hq and fast do, but no config merges "
+            f"--peers {word} merges by rate as the presets hq and fast do, but no config merges "
             "so: add one."
         )
     return list(models.items())

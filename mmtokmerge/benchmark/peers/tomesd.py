@@ -1,10 +1,11 @@
-"""mmseg's MiT with fused attention, around which the PyPI package tomesd merges tokens."""
+"""mmseg's MiT, around whose attention the PyPI package tomesd merges tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mmseg.models.backbones import MixVisionTransformer
 from mmseg.models.utils import nchw_to_nlc, nlc_to_nchw
 from tomesd.merge import bipartite_soft_matching_random2d
 from torch import Tensor, nn
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 from mmtokmerge.errors import InputError
 from mmtokmerge.merging import StageMerging
 from mmtokmerge.merging.matcher import Matcher
-from mmtokmerge.models.backbones.stock import FusedMixVisionTransformer
+from mmtokmerge.models.backbones.stock import fuse_attention
 
 
-class TomesdMixVisionTransformer(FusedMixVisionTransformer):
+class TomesdMixVisionTransformer(MixVisionTransformer):
     """mmseg's ``MixVisionTransformer`` with tokens merged by ToMe for Stable Diffusion's package.
 
     Matching is tomesd's with ``no_rand=True``: destinations are the top-left tokens of the cells,
@@ -23,11 +24,14 @@ class TomesdMixVisionTransformer(FusedMixVisionTransformer):
 
     Args:
         merging: What each stage merges, by rate alone.
+        fused: Whether the attention is fused; False leaves mmseg's, as Segformer++'s authors run.
         **kwargs: Arguments of mmseg's ``MixVisionTransformer``.
     """
 
-    def __init__(self, merging: Sequence[StageMerging], **kwargs: Any) -> None:
+    def __init__(self, merging: Sequence[StageMerging], fused: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if fused:
+            fuse_attention(self)
         for (_, blocks, _), stage in zip(self.layers, merging):
             for block in blocks:
                 block.attn = TomesdAttention(block.attn, stage)

@@ -38,7 +38,8 @@ class MergeVisualizationHook(SegVisualizationHook):
     plain ViT the input, one panel for what shares a token before it (CTS), one for each reducer and
     the similarity that local merging decides by (ALGM, figure 9), ``test_<image>_differences`` the
     two predictions and where they differ. A model that merges nothing has no picture of tokens.
-    Tokens are drawn by encoding the image once more. In distributed tests the first process draws its share of the images.
+    Tokens are drawn by encoding the image once more. In distributed tests the first process draws
+    its share of the images.
 
     Args:
         draw: Whether to draw at all.

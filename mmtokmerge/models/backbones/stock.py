@@ -21,9 +21,14 @@ class FusedMixVisionTransformer(MixVisionTransformer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for module in self.modules():
-            if isinstance(module, EfficientMultiheadAttention):
-                module.attn.register_forward_pre_hook(_without_weights, with_kwargs=True)
+        fuse_attention(self)
+
+
+def fuse_attention(encoder: MixVisionTransformer) -> None:
+    """Let the attention of mmseg's encoder not ask for the weights, which it throws away."""
+    for module in encoder.modules():
+        if isinstance(module, EfficientMultiheadAttention):
+            module.attn.register_forward_pre_hook(_without_weights, with_kwargs=True)
 
 
 @MODELS.register_module()

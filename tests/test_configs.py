@@ -19,7 +19,7 @@ REPO = Path(__file__).resolve().parents[1]
 CONFIGS = REPO / "configs"
 FILES = sorted(p.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob("*.py"))
 WHOLE = [name for name in FILES if not name.startswith("_base_/")]
-PRESETS = ("none", "hq", "fast", "n2d", "downsample")
+PRESETS = ("none", "hq", "fast", "n2d", "plus", "downsample")
 SETS = {"cityscapes": 19, "ade20k": 150, "camvid": 11, "demo": 19}
 NAMES = [
     f"segformerpp/b{size}_{data}_{preset}.py"
@@ -73,10 +73,12 @@ def test_config_builds(name: str, built: dict[str, Any]) -> None:
     outputs = facts["outputs"]
     assert outputs["train"] == outputs["val"] == outputs["test"]
     model = facts["model"]
-    if facts["scope"] == "mmseg":
-        assert model["decode_head"]["num_classes"] == outputs["train"]
-    else:
+    if facts["scope"] == "mmpose":
         assert model["head"]["out_channels"] == outputs["train"]
+    elif "decode_head" in model:
+        assert model["decode_head"]["num_classes"] == outputs["train"]
+    else:  # scores superpatches, whatever the classes
+        assert model["type"] == "mmtokmerge.PolicyNetwork"
 
 
 @pytest.mark.parametrize("name", NAMES)

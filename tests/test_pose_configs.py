@@ -14,7 +14,7 @@ from mmengine.config import Config
 from pose_helpers import ROOT, needs_mmpose
 
 CONFIGS = ROOT / "configs" / "segformerpp"
-PRESETS = ("none", "hq", "fast", "n2d")
+PRESETS = ("none", "hq", "fast", "n2d", "plus")
 NAMES = {
     *(
         f"b{size}_{data}_{preset}"

@@ -45,14 +45,27 @@ def build_metric(evaluator: Any) -> None:
             METRICS.build(metric)
 
 
+def with_preprocessors(value: Any) -> Any:
+    """A model's config with its data preprocessors built: policies read their mean and std."""
+    if isinstance(value, dict):
+        made = {key: with_preprocessors(item) for key, item in value.items()}
+        if isinstance(made.get("data_preprocessor"), dict):
+            made["data_preprocessor"] = MODELS.build(made["data_preprocessor"])
+        return made
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(with_preprocessors, value))
+    return value
+
+
 def build(path: Path) -> dict[str, Any]:
     """Build what a config defines; no data and no weights are read."""
     cfg = Config.fromfile(path)
     if cfg.default_scope == "mmpose" and find_spec("mmpose") is None:
         return dict(scope="mmpose", skipped="MMPose is not installed")
     prepare(cfg.default_scope)
+    settings = with_preprocessors(cfg.model.to_dict())
     with torch.device("meta"):
-        model = MODELS.build(cfg.model)
+        model = MODELS.build(settings)
     outputs = {}
     for split in ("train", "val", "test"):
         definition = {**cfg[f"{split}_dataloader"].dataset, "lazy_init": True}

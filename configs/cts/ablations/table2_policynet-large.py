@@ -1,0 +1,6 @@
+# Table 2: PolicyNet (large).
+_base_ = ["../segmenter_vit-s_ade20k_none.py", "../../_base_/models/sharing_large.py"]
+model = dict(
+    type="mmtokmerge.SharingEncoderDecoder",
+    backbone=dict(sharing=dict(policy=_base_.policy, num_shared=103 / 256)),
+)

@@ -1,0 +1,49 @@
+# The policy network on CamVid, from scratch on a CPU. Every length follows from max_iters.
+_base_ = [
+    "../_base_/models/sharing_lite0.py",
+    "../_base_/datasets/camvid_vit.py",
+    "../_base_/default_runtime.py",
+]
+train_pipeline = [
+    *_base_.train_pipeline[:-1],
+    # targets are smaller than images: nothing may be left to pad for the data preprocessor
+    dict(type="Pad", size=(352, 288), pad_val=dict(img=127, seg=255)),
+    dict(type="mmtokmerge.GenerateSharingTargets"),
+    _base_.train_pipeline[-1],
+]
+test_pipeline = [
+    *_base_.test_pipeline[:-1],
+    dict(type="mmtokmerge.GenerateSharingTargets"),
+    _base_.test_pipeline[-1],
+]
+train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(_delete_=True, type="mmtokmerge.SharingPrecision", num_shared=0.4)
+test_evaluator = val_evaluator
+
+model = dict(
+    _base_.policy_network,
+    data_preprocessor=dict(_base_.policy_network.data_preprocessor, size=(288, 352)),
+)
+
+max_iters = 800
+optim_wrapper = dict(
+    type="OptimWrapper",
+    optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), weight_decay=1e-3),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=max_iters // 15),
+    dict(
+        type="PolyLR",
+        eta_min=0.0,
+        power=1.0,
+        by_epoch=False,
+        begin=max_iters // 15,
+        end=max_iters,
+    ),
+]
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=max_iters // 5)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
+default_hooks = dict(checkpoint=dict(save_best="precision"))

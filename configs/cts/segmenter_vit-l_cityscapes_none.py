@@ -1,0 +1,1 @@
+_base_ = "../algm/segmenter_vit-l_cityscapes_none.py"

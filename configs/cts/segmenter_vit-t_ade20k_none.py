@@ -1,0 +1,1 @@
+_base_ = "../algm/segmenter_vit-t_ade20k_none.py"

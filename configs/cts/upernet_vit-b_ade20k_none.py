@@ -1,0 +1,1 @@
+_base_ = "../algm/upernet_vit-b_ade20k_none.py"

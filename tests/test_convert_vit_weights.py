@@ -97,17 +97,16 @@ def test_a_pooled_timm_model_has_no_final_norm() -> None:
     assert_close(features(rebuild(converted), image), expected)
 
 
-def test_a_distillation_token_is_left_out_with_its_position() -> None:
+def test_a_distillation_token_stays_with_its_position() -> None:
     theirs = timm_model("deit_tiny_distilled_patch16_224", img_size=32).state_dict()
     converted = convert_vit(theirs)
-    assert converted.dropped["distillation token and its classifier"] == [
-        "dist_token",
+    assert converted.distilled
+    assert converted.dropped["classifier of the distillation token"] == [
         "head_dist.weight",
         "head_dist.bias",
     ]
-    positions = converted.state_dict["pos_embed"]
-    assert torch.equal(positions[:, 0], theirs["pos_embed"][:, 0])
-    assert torch.equal(positions[:, 1:], theirs["pos_embed"][:, 2:])
+    for key in ("dist_token", "pos_embed"):
+        assert torch.equal(converted.state_dict[key], theirs[key])
 
 
 @pytest.mark.parametrize("whole", [False, True])

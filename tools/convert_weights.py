@@ -192,6 +192,8 @@ def vit_options(weights: ViTWeights) -> list[str]:
         options.append(f"model.backbone.patch_size={weights.patch_size}")
     if not weights.final_norm:
         options.append("model.backbone.final_norm=False")
+    if weights.distilled:
+        options.append("model.backbone.with_dist_token=True")
     if weights.norm_eps is not None:
         options.append("model.backbone.norm_cfg.type=LN")
         options.append(f"model.backbone.norm_cfg.eps={weights.norm_eps}")

@@ -15,19 +15,21 @@ MODES = ("nearest", "bilinear", "bicubic")
 
 
 class PositionEmbedding(nn.Module):
-    """Interpolates a class token's and a grid's embeddings to other grids.
+    """Interpolates a grid's embeddings to other grids; those of tokens ahead of it stay.
 
     Without gradients the last result is kept: a set of equal images interpolates once.
 
     Args:
         grid: The grid ``(h, w)`` that the embeddings are kept for.
         mode: 'nearest', 'bilinear' or 'bicubic'.
+        num_prefix: P, embeddings ahead of the grid's: the class token's, and a distilled DeiT's
+            distillation token's.
 
     Raises:
         ValueError: If the mode is unknown.
     """
 
-    def __init__(self, grid: tuple[int, int], mode: str) -> None:
+    def __init__(self, grid: tuple[int, int], mode: str, num_prefix: int = 1) -> None:
         super().__init__()
         if mode not in MODES:
             raise InputError(
@@ -35,17 +37,18 @@ class PositionEmbedding(nn.Module):
             )
         self.grid = grid
         self.mode = mode
+        self.num_prefix = num_prefix
         self._kept: tuple[tuple[object, ...], Tensor] | None = None
 
     def forward(self, pos_embed: Tensor, hw: tuple[int, int]) -> Tensor:
-        """``(1, 1 + H * W, C)`` of this grid to ``(1, 1 + h * w, C)`` of the grid ``hw``."""
+        """``(1, P + H * W, C)`` of this grid to ``(1, P + h * w, C)`` of the grid ``hw``."""
         if hw == self.grid:
             return pos_embed
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return resize(pos_embed, self.grid, hw, self.mode)
+            return resize(pos_embed, self.grid, hw, self.mode, self.num_prefix)
         key = (hw, pos_embed.data_ptr(), pos_embed._version, pos_embed.dtype, pos_embed.device)
         if self._kept is None or self._kept[0] != key:
-            self._kept = key, resize(pos_embed, self.grid, hw, self.mode)
+            self._kept = key, resize(pos_embed, self.grid, hw, self.mode, self.num_prefix)
         return self._kept[1]
 
     def train(self, mode: bool = True) -> PositionEmbedding:
@@ -56,9 +59,11 @@ class PositionEmbedding(nn.Module):
         return {**super().__getstate__(), "_kept": None}
 
 
-def resize(pos_embed: Tensor, grid: tuple[int, int], hw: tuple[int, int], mode: str) -> Tensor:
-    """Interpolate all but the first of ``(1, 1 + H * W, C)`` from ``grid`` to ``hw``."""
-    first, rest = pos_embed[:, :1], pos_embed[:, 1:]
+def resize(
+    pos_embed: Tensor, grid: tuple[int, int], hw: tuple[int, int], mode: str, num_prefix: int = 1
+) -> Tensor:
+    """Interpolate all but the first P of ``(1, P + H * W, C)`` from ``grid`` to ``hw``."""
+    first, rest = pos_embed[:, :num_prefix], pos_embed[:, num_prefix:]
     maps = rest.unflatten(1, grid).permute(0, 3, 1, 2)
     corners = None if mode == "nearest" else False
     precise = maps.to(torch.promote_types(maps.dtype, torch.float32))
@@ -67,16 +72,23 @@ def resize(pos_embed: Tensor, grid: tuple[int, int], hw: tuple[int, int], mode: 
 
 
 def read_pos_embed(found: Tensor, positions: PositionEmbedding) -> Tensor:
-    """Resize a checkpoint's embeddings ``(1, 1 + n * n, C)`` to a model's grid.
+    """Resize a checkpoint's embeddings ``(1, P + n * n, C)`` to a model's grid.
 
     Raises:
-        ValueError: If they are not those of a class token and a square grid.
+        ValueError: If they are not those of a square grid and the tokens ahead of it.
     """
-    side = math.isqrt(max(0, found.shape[1] - 1))
-    if found.dim() != 3 or side * side != found.shape[1] - 1 or side == 0:
+    count = max(0, found.shape[1] - positions.num_prefix)
+    side = math.isqrt(count)
+    if found.dim() != 3 or side * side != count or side == 0:
+        ahead = "a class token" if positions.num_prefix == 1 else "class and distillation token"
         raise InputError(
             f"pos_embed of the checkpoint is {tuple(found.shape)}: neither the model's grid "
-            f"{positions.grid} nor a square one, with one class token"
+            f"{positions.grid} nor a square one, with {ahead}"
         )
     print_log(f"pos_embed is resized from {(side, side)} to {positions.grid}", "current")
-    return resize(found, (side, side), positions.grid, positions.mode)
+    return resize(found, (side, side), positions.grid, positions.mode, positions.num_prefix)
+
+
+def without_distillation(pos_embed: Tensor) -> Tensor:
+    """A distilled DeiT's embeddings ``(1, 2 + N, C)`` without the distillation token's."""
+    return torch.cat([pos_embed[:, :1], pos_embed[:, 2:]], dim=1)

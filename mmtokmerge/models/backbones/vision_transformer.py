@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...errors import InputError, InputTypeError
-from ...layers import TokenFeatures, ViTLayer
+from ...layers import RelativePositions, TokenFeatures, ViTLayer
 from ...layers.layout import to_map
 from ...merging import TokenAssignment
 from ...merging.grid import pair
@@ -27,7 +27,7 @@ from ...merging.superpatch import superpatch_rows
 from ...registry import MODELS
 from ..policies import TokenSharing
 from ..reducers import Reducer, ThresholdReducer
-from .position_embedding import PositionEmbedding, read_pos_embed
+from .position_embedding import PositionEmbedding, read_pos_embed, without_distillation
 
 VIT_ARCHS = {
     "t": dict(embed_dims=192, num_layers=12, num_heads=3),
@@ -44,8 +44,8 @@ class Observation:
 
     Args:
         layer: Layer, counted from 1.
-        tokens: ``(B, M, C)`` after the attention's residual, before anything merges there; the
-            class token is not among them.
+        tokens: ``(B, M, C)`` after the attention's residual, before anything merges there; those
+            of patches alone, without class and distillation token.
         before: What stood together before, from the patches to the M rows.
         after: What stands together once the reducers between attention and MLP have acted.
         hw: The grid of the patches.
@@ -125,6 +125,8 @@ class VisionTransformer(BaseModule):
         attn_drop_rate: Dropout of the attention weights.
         drop_path_rate: Stochastic depth of the last layer; grows linearly from 0.
         with_cls_token: Whether a class token goes through the layers.
+        with_dist_token: Whether a distillation token goes through the layers behind the class
+            token, as in a distilled DeiT; both are kept apart from sharing and merging.
         norm_cfg: mmcv's config of the norms.
         act_cfg: mmcv's config of the MLP's activation.
         patch_bias: Whether the patch embedding has a bias; mmseg leaves it out by default.
@@ -139,6 +141,8 @@ class VisionTransformer(BaseModule):
         TypeError: If a setting has the wrong type.
         ValueError: If a setting is unknown, out of range or would do nothing.
     """
+
+    archs: ClassVar[Mapping[str, Mapping[str, int]]] = VIT_ARCHS
 
     def __init__(
         self,
@@ -158,6 +162,7 @@ class VisionTransformer(BaseModule):
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         with_cls_token: bool = True,
+        with_dist_token: bool = False,
         norm_cfg: Mapping[str, Any] | None = None,
         act_cfg: Mapping[str, Any] | None = None,
         patch_bias: bool = True,
@@ -169,11 +174,15 @@ class VisionTransformer(BaseModule):
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.arch = _read_arch(arch)
+        self.arch = _read_arch(arch, self.archs)
         self.embed_dims, depth = self.arch["embed_dims"], self.arch["num_layers"]
         self.patch_size = patch_size
         self.img_size = pair(img_size, "img_size")
         self.with_cls_token = with_cls_token
+        self.with_dist_token = with_dist_token
+        if with_dist_token and not with_cls_token:
+            raise InputError("with_dist_token=True needs with_cls_token=True, as in DeiT")
+        self.num_prefix = int(with_cls_token) + int(with_dist_token)
         self.with_cp = with_cp
         self.out_indices = _read_out_indices(out_indices, depth)
         if out_type not in OUT_TYPES:
@@ -192,22 +201,24 @@ class VisionTransformer(BaseModule):
         if min(grid) < 1:
             raise InputError(f"img_size={img_size} is smaller than patch_size={patch_size}")
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
-        self.pos_embed = nn.Parameter(torch.zeros(1, grid[0] * grid[1] + 1, self.embed_dims))
-        self.positions = PositionEmbedding(grid, interpolate_mode)
+        if with_dist_token:
+            self.dist_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
+        self._build_positions(grid, interpolate_mode)
         self.drop_after_pos = nn.Dropout(drop_rate)
         rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
         self.layers = ModuleList(
-            ViTLayer(
-                self.embed_dims,
-                self.arch["num_heads"],
-                mlp_ratio * self.embed_dims,
-                qkv_bias,
-                drop_rate,
-                attn_drop_rate,
-                rate,
-                lambda _: norm(),
-                lambda: build_activation_layer(dict(act_cfg)),
-                fused_attention,
+            self._build_layer(
+                grid,
+                embed_dims=self.embed_dims,
+                num_heads=self.arch["num_heads"],
+                feedforward_channels=mlp_ratio * self.embed_dims,
+                qkv_bias=qkv_bias,
+                drop=drop_rate,
+                attn_drop=attn_drop_rate,
+                drop_path=rate,
+                norm_layer=lambda _: norm(),
+                activation=lambda: build_activation_layer(dict(act_cfg)),
+                fused=fused_attention,
             )
             for rate in rates
         )
@@ -247,7 +258,7 @@ class VisionTransformer(BaseModule):
         """
         tokens, state, hw = self._embed(x)
         self.last_sharing = state
-        bias = self._bias(state, tokens)
+        bias = self._bias(state, tokens, hw)
         outs = []
         for index, layer in enumerate(self.layers):
             tokens, qkv = self._run(layer.attend, tokens, bias)
@@ -256,7 +267,7 @@ class VisionTransformer(BaseModule):
             tokens = self._run(layer.feed, tokens)
             tokens, state = self._reduce(index, "after", tokens, qkv, state, hw, before)
             if state is not before:
-                bias = self._bias(state, tokens)
+                bias = self._bias(state, tokens, hw)
             if index in self.out_indices:
                 last = index == len(self.layers) - 1
                 out = self.ln1(tokens) if last and self.ln1 is not None else tokens
@@ -284,23 +295,42 @@ class VisionTransformer(BaseModule):
 
     def _embed(self, x: Tensor) -> tuple[Tensor, TokenAssignment | None, tuple[int, int]]:
         """Images to the tokens of the first layer, what shares one among them, and the grid."""
-        tokens, hw = self.patch_embed(x)
-        position = self.positions(self.pos_embed, hw)  # (1, 1 + N, C)
+        patches, hw = self.patch_embed(x)
+        ahead, position = self._positions(hw)
         sharing = self.sharing if self._reducing else None
         state = None if sharing is None else sharing(x, hw, self.patch_size)
-        patches = tokens + position[:, 1:]
+        if position is not None:
+            patches = patches + position
         if state is not None:
-            patches = self._share(x, patches, position[:, 1:], state, hw)
-        if self.with_cls_token:
-            head = (self.cls_token + position[:, :1]).expand(len(x), -1, -1)
-            patches = torch.cat([head, patches], dim=1)
+            patches = self._share(x, patches, position, state, hw)
+        if self.num_prefix:
+            own = [self.cls_token, self.dist_token] if self.with_dist_token else [self.cls_token]
+            head = torch.cat(own, dim=1)
+            head = head if ahead is None else head + ahead
+            patches = torch.cat([head.expand(len(x), -1, -1), patches], dim=1)
         return self.drop_after_pos(patches), state, hw
+
+    def _build_positions(self, grid: tuple[int, int], interpolate_mode: str) -> None:
+        """Make what tells tokens where they stand."""
+        length = 1 + int(self.with_dist_token)
+        count = length + grid[0] * grid[1]
+        self.pos_embed = nn.Parameter(torch.zeros(1, count, self.embed_dims))
+        self.positions = PositionEmbedding(grid, interpolate_mode, length)
+
+    def _build_layer(self, grid: tuple[int, int], **settings: Any) -> nn.Module:
+        """Make one layer, with the halves ``attend`` and ``feed``."""
+        return ViTLayer(**settings)
+
+    def _positions(self, hw: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
+        """What is added to the tokens ahead of the patches ``(1, P, C)``, and to the patches."""
+        found = self.positions(self.pos_embed, hw)
+        return found[:, : self.num_prefix], found[:, self.positions.num_prefix :]
 
     def _share(
         self,
         x: Tensor,
         patches: Tensor,
-        position: Tensor,
+        position: Tensor | None,
         state: TokenAssignment,
         hw: tuple[int, int],
     ) -> Tensor:
@@ -309,10 +339,12 @@ class VisionTransformer(BaseModule):
         A shared token's position embedding is the mean of the four (CTS).
         """
         shared = self.patch_embed.superpatches(x, hw)
-        whole = [side // 2 * 2 for side in hw]
-        grid = position.unflatten(1, hw)[:, : whole[0], : whole[1]]
-        means = grid.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).mean((2, 4)).flatten(1, 2)
-        both = torch.cat([patches, shared + means], dim=1)  # (B, N + S_max, C)
+        if position is not None:
+            whole = [side // 2 * 2 for side in hw]
+            grid = position.unflatten(1, hw)[:, : whole[0], : whole[1]]
+            means = grid.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).mean((2, 4))
+            shared = shared + means.flatten(1, 2)
+        both = torch.cat([patches, shared], dim=1)  # (B, N + S_max, C)
         rows = superpatch_rows(state, hw)
         return TokenAssignment(rows, both.new_zeros(1, both.shape[1])).unmerge(both)
 
@@ -331,7 +363,7 @@ class VisionTransformer(BaseModule):
         hw: tuple[int, int],
         before: TokenAssignment | None,
     ) -> tuple[Tensor, TokenAssignment | None]:
-        """Let the reducers of one place act on the patch tokens, the class token apart."""
+        """Let the reducers of one place act on the patch tokens, those ahead of them apart."""
         acting = [
             reducer
             for reducer in self.reducers
@@ -340,7 +372,7 @@ class VisionTransformer(BaseModule):
         observed = bool(self._observers) and position == "between"
         if not acting and not observed:
             return tokens, state
-        first = int(self.with_cls_token)
+        first = self.num_prefix
         patches = full = tokens[:, first:]
         for reducer in acting:
             feature = patches if reducer.feature == "X" else _of_attention(qkv, reducer, first)
@@ -359,24 +391,28 @@ class VisionTransformer(BaseModule):
                 observer(report)
         return tokens, state
 
-    def _bias(self, state: TokenAssignment | None, tokens: Tensor) -> Tensor | None:
+    def _bias(
+        self, state: TokenAssignment | None, tokens: Tensor, hw: tuple[int, int]
+    ) -> Tensor | RelativePositions | None:
+        """What the layers' halves ``attend`` take beside the tokens."""
+        return self._key_bias(state, tokens)
+
+    def _key_bias(self, state: TokenAssignment | None, tokens: Tensor) -> Tensor | None:
         """``(B, 1, 1, M)`` what the logits of padded or, if proportional, merged tokens gain."""
         if state is None or not (self.proportional or state.padded):
             return None
         sizes = state.sizes.expand(len(tokens), -1)
-        if self.with_cls_token:
-            sizes = F.pad(sizes, (1, 0), value=1)
+        sizes = F.pad(sizes, (self.num_prefix, 0), value=1)
         weights = sizes if self.proportional else (sizes > 0)
         return weights.float().log().to(tokens.dtype)[:, None, None]
 
     def _output(
         self, tokens: Tensor, state: TokenAssignment | None, hw: tuple[int, int]
     ) -> Tensor | TokenFeatures:
-        first = int(self.with_cls_token)
-        patches = tokens[:, first:]
+        patches = tokens[:, self.num_prefix :]
         if self.out_type == "map":
             return to_map(patches if state is None else state.unmerge(patches), hw)
-        cls_token = tokens[:, :first] if first else None
+        cls_token = tokens[:, :1] if self.with_cls_token else None
         return TokenFeatures(patches, _or_identity(state, hw, tokens), hw, cls_token)
 
     def _auto(self) -> list[ThresholdReducer]:
@@ -402,10 +438,7 @@ class VisionTransformer(BaseModule):
         saved = CheckpointLoader.load_checkpoint(path, map_location="cpu")
         weights = dict(saved.get("state_dict", saved))
         weights = {key.removeprefix("backbone."): value for key, value in weights.items()}
-        found, (h, w) = weights.get("pos_embed"), self.positions.grid
-        if found is not None and h != w and math.isqrt(h * w) ** 2 == h * w == found.shape[1] - 1:
-            # As many patches as this grid, but those of a square: pretraining crops are square.
-            weights["pos_embed"] = read_pos_embed(found, self.positions)
+        self._fit_published(weights)
         missing, unexpected = self.load_state_dict(weights, strict=False)
         left = [key for key in missing if not key.startswith("reducers.")]
         if left:
@@ -417,18 +450,30 @@ class VisionTransformer(BaseModule):
         if unexpected:
             print_log(f"{path}: not used are {', '.join(sorted(unexpected))}", "current")
 
+    def _fit_published(self, weights: dict[str, Any]) -> None:
+        """Change a published checkpoint's weights, in place, where this grid needs others."""
+        distilled = weights.pop("dist_token", None) if not self.with_dist_token else None
+        if distilled is not None and "pos_embed" in weights:
+            weights["pos_embed"] = without_distillation(weights["pos_embed"])
+        found, (h, w) = weights.get("pos_embed"), self.positions.grid
+        same_number = found is not None and h * w == found.shape[1] - self.positions.num_prefix
+        if found is not None and h != w and same_number and math.isqrt(h * w) ** 2 == h * w:
+            # As many patches as this grid, but those of a square: pretraining crops are square.
+            weights["pos_embed"] = read_pos_embed(found, self.positions)
+
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         key = f"{prefix}pos_embed"
-        found = state_dict.get(key)
-        if found is not None and found.shape[1] != self.pos_embed.shape[1]:
+        found, own = state_dict.get(key), self._parameters.get("pos_embed")
+        if found is not None and own is not None and found.shape[1] != own.shape[1]:
             state_dict[key] = read_pos_embed(found, self.positions)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _init_from_scratch(self) -> None:
-        trunc_normal_(self.pos_embed, std=0.02)
-        trunc_normal_(self.cls_token, std=0.02)
+        for name in ("pos_embed", "cls_token", "dist_token"):
+            if hasattr(self, name):
+                trunc_normal_(getattr(self, name), std=0.02)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 trunc_normal_(module.weight, std=0.02)
@@ -443,7 +488,7 @@ class VisionTransformer(BaseModule):
 
 
 def _of_attention(qkv: Tensor, reducer: Reducer, first: int) -> Tensor:
-    """Queries, keys or values ``(B, M, d)``, the mean over the heads, without the class token."""
+    """Queries, keys or values ``(B, M, d)``, the mean over the heads, of the patches."""
     return qkv["QKV".index(reducer.feature)].mean(1)[:, first:]
 
 
@@ -453,14 +498,16 @@ def _or_identity(
     return TokenAssignment.identity(hw[0] * hw[1], tokens.device) if state is None else state
 
 
-def _read_arch(arch: str | Mapping[str, int]) -> dict[str, int]:
+def _read_arch(
+    arch: str | Mapping[str, int], known: Mapping[str, Mapping[str, int]]
+) -> dict[str, int]:
     if isinstance(arch, str):
-        if arch not in VIT_ARCHS:
+        if arch not in known:
             raise InputError(
-                f"arch={arch!r} is unknown, allowed are {', '.join(map(repr, VIT_ARCHS))}, or a "
+                f"arch={arch!r} is unknown, allowed are {', '.join(map(repr, known))}, or a "
                 "dict with embed_dims, num_layers and num_heads"
             )
-        return dict(VIT_ARCHS[arch])
+        return dict(known[arch])
     wanted = set(VIT_ARCHS["t"])
     if not isinstance(arch, Mapping) or set(arch) != wanted:
         raise InputTypeError(f"arch must be a word or a dict with {sorted(wanted)}, got {arch!r}")

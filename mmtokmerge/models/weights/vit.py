@@ -29,6 +29,7 @@ class ViTWeights:
         patch_size: Side of a patch in pixels.
         img_size: Side in pixels of the square images that the position embeddings were made for.
         final_norm: Whether the norm after the last layer is among them.
+        distilled: Whether a distillation token is among them.
         norm_eps: Epsilon of the norms in the source where it is not 1e-6.
         parameters: Number of trained values.
         dropped: For each kind of weights that were left out, the source's keys.
@@ -40,6 +41,7 @@ class ViTWeights:
     patch_size: int
     img_size: int
     final_norm: bool
+    distilled: bool
     norm_eps: float | None
     parameters: int
     dropped: dict[str, list[str]]
@@ -51,8 +53,9 @@ def convert_vit(
 ) -> ViTWeights:
     """Convert the weights of a published plain ViT or DeiT, and check them by loading them.
 
-    The position embeddings stay as they are, ``(1, 1 + N, C)``: the backbone resizes them to its
-    own grid when it loads them.
+    The position embeddings stay as they are, ``(1, 1 + N, C)``, or ``(1, 2 + N, C)`` with a
+    distillation token: the backbone resizes them to its own grid when it loads them, and leaves the
+    distillation token out unless it was built with one.
 
     Args:
         state: The source's state dict.
@@ -74,17 +77,20 @@ def convert_vit(
     table = VIT_FORMATS[detect_format(state, VIT_FORMATS) if source == "auto" else source]
     renamed = rename(state, table)
     weights = {key.removeprefix(ENCODER): value for key, value in renamed.weights.items()}
-    if any(key.endswith(DISTILLATION_TOKEN) for key in state) and POSITIONS in weights:
-        weights[POSITIONS] = _without_second(weights[POSITIONS])
     if table is MMSEG_VIT and PATCH_WEIGHT in weights:
         # mmseg 1.x builds its patch embedding without a bias
         zeros = torch.zeros(weights[PATCH_WEIGHT].shape[0])
         weights.setdefault(PATCH_BIAS, zeros)
     arch, patch_size = name_arch(weights), _patch_size(weights)
-    img_size = patch_size * _grid_side(weights)
+    distilled = DISTILLATION_TOKEN in weights
+    img_size = patch_size * _grid_side(weights, 1 + distilled)
     final_norm = "ln1.weight" in weights
     model = VisionTransformer(
-        arch=arch, img_size=img_size, patch_size=patch_size, final_norm=final_norm
+        arch=arch,
+        img_size=img_size,
+        patch_size=patch_size,
+        final_norm=final_norm,
+        with_dist_token=distilled,
     )
     load_strictly(model, weights, "ViT")
     return ViTWeights(
@@ -93,6 +99,7 @@ def convert_vit(
         patch_size=patch_size,
         img_size=img_size,
         final_norm=final_norm,
+        distilled=distilled,
         norm_eps=table.norm_eps,
         parameters=sum(value.numel() for value in model.parameters()),
         dropped=renamed.dropped,
@@ -124,16 +131,11 @@ def _patch_size(weights: Mapping[str, Tensor]) -> int:
     return weight.shape[-1]
 
 
-def _grid_side(weights: Mapping[str, Tensor]) -> int:
-    """Patches on a side of the square grid of the position embeddings, ``(1, 1 + side^2, C)``."""
+def _grid_side(weights: Mapping[str, Tensor], ahead: int) -> int:
+    """Patches on a side of the grid of the position embeddings, ``(1, ahead + side^2, C)``."""
     positions = weights.get(POSITIONS)
-    count = 0 if positions is None or positions.ndim != 3 else positions.shape[1] - 1
+    count = 0 if positions is None or positions.ndim != 3 else positions.shape[1] - ahead
     side = math.isqrt(max(count, 0))
     if side == 0 or side * side != count:
         raise InputError(f"there are no position embeddings of a square grid, but {count} of them")
     return side
-
-
-def _without_second(positions: Tensor) -> Tensor:
-    """Position embeddings ``(1, 2 + N, C)`` without those of the distillation token."""
-    return torch.cat((positions[:, :1], positions[:, 2:]), dim=1)

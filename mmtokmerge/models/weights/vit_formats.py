@@ -15,7 +15,7 @@ _FIRST, _SECOND = _LAYER + "ffn.layers.0.0.*", _LAYER + "ffn.layers.1.*"
 _EMBED = "patch_embed.projection.*"
 _SAME = (Rule("cls_token", "cls_token"), Rule("pos_embed", "pos_embed"))
 _CLASSIFIER = "ImageNet classifier"
-_DISTILLED = "distillation token and its classifier"
+_DISTILLED = Rule("dist_token", "dist_token")
 
 TIMM = WeightFormat(
     title="timm's ViT or DeiT",
@@ -23,6 +23,7 @@ TIMM = WeightFormat(
     prefix="",
     encoder=(
         *_SAME,
+        _DISTILLED,
         Rule("patch_embed.proj.*", _EMBED),
         Rule("blocks.<n>.norm1.*", _LAYER + "ln1.*"),
         Rule("blocks.<n>.attn.qkv.*", _IN_PROJ),
@@ -37,8 +38,7 @@ TIMM = WeightFormat(
         ("head.*", _CLASSIFIER),
         ("pre_logits.fc.*", _CLASSIFIER),
         ("fc_norm.*", "norm of the pooled tokens"),
-        ("dist_token", _DISTILLED),
-        ("head_dist.*", _DISTILLED),
+        ("head_dist.*", "classifier of the distillation token"),
     ),
 )
 
@@ -48,6 +48,7 @@ MMPRETRAIN = WeightFormat(
     prefix="backbone.",
     encoder=(
         *_SAME,
+        _DISTILLED,
         Rule("patch_embed.projection.*", _EMBED),
         Rule("layers.<n>.ln1.*", _LAYER + "ln1.*"),
         Rule("layers.<n>.attn.qkv.*", _IN_PROJ),
@@ -61,7 +62,6 @@ MMPRETRAIN = WeightFormat(
     dropped=(
         ("head.**", _CLASSIFIER),
         ("ln2.*", "norm of the pooled tokens"),
-        ("dist_token", _DISTILLED),
     ),
 )
 
@@ -94,6 +94,7 @@ MMSEG_VIT = WeightFormat(
     prefix="backbone.",
     encoder=(
         *_SAME,
+        _DISTILLED,
         Rule("patch_embed.projection.*", _EMBED),
         Rule("layers.**", "layers.**"),
         Rule("ln1.*", "ln1.*"),

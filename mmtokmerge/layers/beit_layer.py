@@ -1,0 +1,147 @@
+"""One layer of BEiT: a relative position bias in its attention, a scale on both residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import attend
+from .drop_path import DropPath
+from .mlp import MLP
+from .relative_position_bias import RelativePositions, stored_index
+from .relative_position_table import count_rows, read_table
+
+INDEX = "relative_position_index"
+
+
+class BEiTAttention(nn.Module):
+    """Self-attention with the parameters and the state dict of mmseg's ``BEiTAttention``.
+
+    ``relative_position_index``, which is the same in all layers, is in the state dict alone: it
+    takes no memory of the device, and a checkpoint may lack it.
+
+    Args:
+        embed_dims: Channels C of the tokens.
+        num_heads: Heads, a divisor of C.
+        grid: The grid ``(H, W)`` that the table of biases is kept for.
+        qv_bias: Whether queries and values have a bias; keys have none.
+        attn_drop: Dropout of the attention weights.
+        proj_drop: Dropout after the output projection.
+        fused: See :func:`mmtokmerge.layers.attend`.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        grid: tuple[int, int],
+        qv_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        fused: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.grid = grid
+        self.attn_drop = attn_drop
+        self.fused = fused
+        self.q_bias = nn.Parameter(torch.zeros(embed_dims)) if qv_bias else None
+        self.v_bias = nn.Parameter(torch.zeros(embed_dims)) if qv_bias else None
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(count_rows(grid), num_heads))
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=False)
+        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.proj_drop = nn.Dropout(proj_drop)
+        self._register_state_dict_hook(_add_index)
+
+    def forward(self, x: Tensor, positions: RelativePositions) -> tuple[Tensor, Tensor]:
+        """Attend among tokens.
+
+        Args:
+            x: Tokens ``(B, N, C)``, the class token first.
+            positions: Where they stand.
+
+        Returns:
+            The attended tokens ``(B, N, C)``, and queries, keys and values ``(3, B, heads, N, d)``.
+        """
+        own = None
+        if self.q_bias is not None and self.v_bias is not None:
+            own = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
+        qkv = F.linear(x, self.qkv.weight, own)  # (B, N, 3C)
+        qkv = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        bias = positions.bias(self.relative_position_bias_table, self.grid, q.dtype)
+        dropout = self.attn_drop if self.training else 0.0
+        y = attend(q, k, v, bias, dropout=dropout, fused=self.fused)
+        return self.proj_drop(self.proj(y.transpose(1, 2).flatten(2))), qkv
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        state_dict.pop(prefix + INDEX, None)
+        key = f"{prefix}relative_position_bias_table"
+        found = state_dict.get(key)
+        if found is not None and len(found) != count_rows(self.grid):
+            state_dict[key] = read_table(found, self.grid)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class BEiTLayer(nn.Module):
+    """Attention and MLP, each on a norm and a scaled residual, with mmseg's parameters.
+
+    Args:
+        embed_dims: Channels C.
+        num_heads: Heads.
+        feedforward_channels: Hidden channels of the MLP.
+        grid: The grid ``(H, W)`` that the relative position biases are kept for.
+        qkv_bias: Whether queries and values have a bias.
+        drop: Dropout after attention and in the MLP.
+        attn_drop: Dropout of the attention weights.
+        drop_path: Stochastic depth of both halves.
+        norm_layer: Makes a norm from its channels.
+        activation: Makes the MLP's activation.
+        fused: See :func:`mmtokmerge.layers.attend`.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        feedforward_channels: int,
+        grid: tuple[int, int],
+        qkv_bias: bool = True,
+        drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
+        activation: Callable[[], nn.Module] = nn.GELU,
+        fused: bool = True,
+    ) -> None:
+        super().__init__()
+        self.gamma_1 = nn.Parameter(torch.ones(embed_dims))
+        self.gamma_2 = nn.Parameter(torch.ones(embed_dims))
+        self.ln1 = norm_layer(embed_dims)
+        self.attn = BEiTAttention(embed_dims, num_heads, grid, qkv_bias, attn_drop, drop, fused)
+        self.ln2 = norm_layer(embed_dims)
+        self.ffn = MLP(embed_dims, feedforward_channels, activation(), drop)
+        self.drop_path = DropPath(drop_path)
+
+    def attend(self, x: Tensor, positions: RelativePositions) -> tuple[Tensor, Tensor]:
+        """The first half; like :meth:`mmtokmerge.layers.ViTLayer.attend`."""
+        y, qkv = self.attn(self.ln1(x), positions)
+        return x + self.drop_path(self.gamma_1 * y), qkv
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The second half, ``(B, N, C)`` to ``(B, N, C)``."""
+        return x + self.drop_path(self.gamma_2 * self.ffn(self.ln2(x)))
+
+    def forward(self, x: Tensor, positions: RelativePositions) -> Tensor:
+        """Both halves, ``(B, N, C)`` to ``(B, N, C)``."""
+        return self.feed(self.attend(x, positions)[0])
+
+
+def _add_index(module: BEiTAttention, state: dict[str, Any], prefix: str, _: Any) -> None:
+    state[prefix + INDEX] = stored_index(module.grid)

@@ -145,7 +145,7 @@ def measure(
     metrics = {key: float(value) for key, value in evaluator.evaluate(len(work.samples)).items()}
     if METRIC not in metrics:
         found = ", ".join(metrics) or "nothing"
-        raise InputError(f"The config's test_evaluator gives no {METRIC}, but {found}.")
+        raise InputError(f"The evaluator gives no {METRIC}, but {found}.")
     means = {place: fmean(kept[place] for kept in tokens) for place in tokens[0]}
     return Measurement(dict(setting.values), metrics, fmean(flops), means, own, other)
 

@@ -160,10 +160,14 @@ def _config_path(args: Namespace) -> Path:
 
 
 def _base(args: Namespace) -> str:
-    """The config as seen from the folder of the written one, links to folders followed."""
-    config = Path(args.config)
-    whole = config.parent.resolve() / config.name
-    return Path(os.path.relpath(whole, args.out.resolve())).as_posix()
+    """The config as seen from the folder of the written one.
+
+    Under a linked folder it is the whole path: MMEngine reads a relative one both with and without
+    following links.
+    """
+    folder, config = os.path.abspath(args.out), os.path.abspath(args.config)
+    linked = os.path.realpath(folder) != folder
+    return Path(config if linked else os.path.relpath(config, folder)).as_posix()
 
 
 def _finish(

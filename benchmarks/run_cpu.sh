@@ -3,12 +3,13 @@
 # What has its CSV already is skipped, so that a stopped run goes on: --force measures anew, --list
 # only says what would run. Leave the machine alone meanwhile; B5 takes hours.
 # Settings: THREADS=2 ARCHS="b0 b2 b5" SIZES="512x512 640x640 1024x1024 1024x2048 2160x3840"
-# RIVALS="--baselines fused" (instead of all that fit into memory)
+# PARTS="encoder train model algm cts" RIVALS="--baselines fused" (instead of all that fit into memory)
 # PRESETS="none hq fast n2d plus" RUNS= (of each size, by default 5 to 15) OUT= PYTHON=
 
 source "$(dirname "$0")/grid.sh"
 THREADS=${THREADS:-2}
 ARCHS=${ARCHS:-"b0 b2 b5"}
+PARTS=${PARTS:-"encoder train model algm cts"}
 SIZES=${SIZES:-"512x512 640x640 1024x1024 1024x2048 2160x3840"}
 
 runs_of() {
@@ -31,37 +32,60 @@ rivals_of() {
   fi
 }
 
-for arch in $ARCHS; do
-  for size in $SIZES; do
-    measure "encoder_${arch}_${size}_cpu" $(mit_configs "$arch") --part encoder --limit \
-      $(rivals_of "$size") --shape ${size/x/ } --threads "$THREADS" --runs "$(runs_of "$size")" \
-      --warmup 2
+encoder() {
+  for arch in $ARCHS; do
+    for size in $SIZES; do
+      measure "encoder_${arch}_${size}_cpu" $(mit_configs "$arch") --part encoder --limit \
+        $(rivals_of "$size") --shape ${size/x/ } --threads "$THREADS" --runs "$(runs_of "$size")" \
+        --warmup 2
+    done
   done
-done
+}
 
 # Training steps (Table III's columns) on crops of ADE20K, and on CamVid's.
-for arch in $ARCHS; do
-  measure "train_${arch}_512x512_cpu" configs/segformerpp/"$arch"_ade20k_{none,hq,fast,n2d,plus}.py \
-    --train --batch-size 2 --shape 512 512 --threads "$THREADS" --runs "${RUNS:-5}" --warmup 2
-done
-measure train_b0_288x352_cpu configs/segformerpp/b0_camvid_{none,hq,fast,n2d,plus}.py --train \
-  --batch-size 4 --shape 288 352 --threads "$THREADS" --runs "${RUNS:-9}" --warmup 2
+train() {
+  for arch in $ARCHS; do
+    measure "train_${arch}_512x512_cpu" configs/segformerpp/"$arch"_ade20k_{none,hq,fast,n2d,plus}.py \
+      --train --batch-size 2 --shape 512 512 --threads "$THREADS" --runs "${RUNS:-5}" --warmup 2
+  done
+  measure train_b0_288x352_cpu configs/segformerpp/b0_camvid_{none,hq,fast,n2d,plus}.py --train \
+    --batch-size 4 --shape 288 352 --threads "$THREADS" --runs "${RUNS:-9}" --warmup 2
+}
 
 # The whole network, and the head alone.
-measure model_b0_cpu \
-  configs/segformerpp/b0_camvid_{none,hq,hq_proportional,fast,fast_proportional,n2d,plus,downsample}.py \
-  --shape 360 480 --shape 512 512 --shape 640 640 --shape 1024 1024 --shape 1024 2048 \
-  --threads "$THREADS" --runs "${RUNS:-9}" --warmup 2
-measure head_b0_cpu configs/segformerpp/b0_cityscapes_none.py --part head --shape 1024 1024 \
-  --threads "$THREADS" --runs "${RUNS:-9}"
+model() {
+  measure model_b0_cpu \
+    configs/segformerpp/b0_camvid_{none,hq,hq_proportional,fast,fast_proportional,n2d,plus,downsample}.py \
+    --shape 360 480 --shape 512 512 --shape 640 640 --shape 1024 1024 --shape 1024 2048 \
+    --threads "$THREADS" --runs "${RUNS:-9}" --warmup 2
+  measure head_b0_cpu configs/segformerpp/b0_cityscapes_none.py --part head --shape 1024 1024 \
+    --threads "$THREADS" --runs "${RUNS:-9}"
+}
 
 # Plain ViTs: half of the patches after CLAP, a third after GBM.
-for arch in t s b; do
-  for part in encoder model; do
-    measure "algm_vit-${arch}_${part}_512x512_cpu" \
-      configs/algm/segmenter_vit-"$arch"_ade20k_{none,algm}.py --part "$part" --shape 512 512 \
-      --kept 0.5 0.333 --limit --threads "$THREADS" --runs "${RUNS:-15}"
+algm() {
+  for arch in t s b; do
+    for part in encoder model; do
+      measure "algm_vit-${arch}_${part}_512x512_cpu" \
+        configs/algm/segmenter_vit-"$arch"_ade20k_{none,algm}.py --part "$part" --shape 512 512 \
+        --kept 0.5 0.333 --limit --threads "$THREADS" --runs "${RUNS:-15}"
+    done
   done
+}
+
+# Token sharing without a policy's time: chance picks as many superpatches as a network would.
+cts() {
+  for arch in s; do
+    measure "cts_vit-${arch}_512x512_cpu" configs/cts/segmenter_vit-"$arch"_ade20k_{none,random}.py \
+      --shape 512 512 --threads "$THREADS" --runs "${RUNS:-15}"
+  done
+}
+
+for part in $PARTS; do
+  case $part in
+    encoder | train | model | algm | cts) $part ;;
+    *) echo "error: PARTS has $part, allowed are encoder, train, model, algm and cts." >&2; exit 2 ;;
+  esac
 done
 
 finish

@@ -194,3 +194,9 @@ def test_wrong_shapes_are_a_sentence() -> None:
         build()(torch.randn(1, 3, 64, 64), samples(torch.zeros(1, 64, 64)), mode="loss")
     with pytest.raises(ValueError, match=r"in_channels=64.*320 channels"):
         build(in_channels=64)(torch.randn(1, 3, 64, 64))
+
+
+def test_the_metric_notices_superpatches_of_another_size() -> None:
+    metric = SharingPrecision(num_shared=2, patch_size=8)
+    with pytest.raises(ValueError, match="patch_size=8 expects 4x4 superpatches.*got 2x2"):
+        metric.process({}, [sample([[0.9, 0.8], [0.7, 0.1]], [[1, 0], [1, 1]], (64, 64))])

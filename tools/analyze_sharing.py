@@ -11,7 +11,7 @@ EXAMPLES = """\
 examples:
   python tools/analyze_sharing.py statistics configs/cts/segmenter_vit-t_camvid_none.py --out OUT
   python tools/analyze_sharing.py consistency configs/cts/segmenter_vit-t_camvid_cts.py CTS.pth \\
-      --policy work_dirs/policynet_camvid/iter_1500.pth --out OUT
+      --policy work_dirs/policynet_camvid/iter_800.pth --out OUT
   python tools/analyze_sharing.py route --model NONE_CONFIG NONE.pth --model CTS_CONFIG CTS.pth \\
       --policy POLICYNET.pth --threshold 0.5 --alone --out OUT
   python tools/analyze_sharing.py tradeoff --model NONE_CONFIG NONE.pth \\

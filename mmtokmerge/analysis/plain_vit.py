@@ -15,6 +15,7 @@ from torch import nn
 
 from mmtokmerge.engine.hooks.strict_load import check_weights
 from mmtokmerge.engine.launch import check_checkpoint, import_scope
+from mmtokmerge.engine.policies import check_policies
 from mmtokmerge.errors import InputError
 from mmtokmerge.merging import TokenAssignment
 from mmtokmerge.models.backbones import VisionTransformer
@@ -60,6 +61,7 @@ def load_plain_vit(
         if key.startswith("backbone.reducers.") and key.endswith(".tau"):
             weights.setdefault(key, value.cpu())
     check_weights(model, weights, checkpoint)
+    check_policies(model)
     model.load_state_dict(weights, strict=False)
     return model.eval(), content
 

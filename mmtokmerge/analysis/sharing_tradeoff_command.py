@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmtokmerge.analysis.evaluate import Measurement, Setting, Work, measure
@@ -18,7 +18,6 @@ from mmtokmerge.analysis.sharing_models import (
     check_same_data,
     count_shared_tokens,
     load_models,
-    network_policy,
 )
 from mmtokmerge.analysis.sharing_plot import tradeoff_figure
 from mmtokmerge.analysis.sharing_report import check_positive, publish
@@ -109,11 +108,20 @@ def _check(args: Namespace) -> None:
 
 
 def _identity(loaded: Loaded) -> str:
-    """What a model's results depend on: config, weights, its policy network's weights."""
-    network = network_policy(loaded.cfg)
-    weights = [loaded.checkpoint] if network is None else [loaded.checkpoint, network["checkpoint"]]
+    """What a model's results depend on: config, weights, the weights of its policies."""
+    sharing = loaded.cfg.model.backbone.get("sharing") or {}
+    weights = [loaded.checkpoint, *checkpoints_in(sharing)]
     facts = [hash_config(loaded.cfg), *map(checkpoint_facts, weights)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def checkpoints_in(config: Any) -> Iterator[str]:
+    """Every checkpoint that a config names, policies inside policies included."""
+    for key, value in config.items():
+        if key == "checkpoint" and isinstance(value, str):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from checkpoints_in(value)
 
 
 def _facts(

@@ -34,7 +34,7 @@ class PolicyCost:
 
 
 def policy_cost(contestant: Contestant, settings: Settings, images: Tensor) -> PolicyCost | None:
-    """Time, count and weigh the policy of a contestant; None for one without.
+    """Time, count and weigh the policy of a contestant; None for one without, and for a head.
 
     Args:
         contestant: Whose step is timed.
@@ -42,14 +42,14 @@ def policy_cost(contestant: Contestant, settings: Settings, images: Tensor) -> P
         images: ``(B, 3, H, W)``.
     """
     sharing = contestant.sharing
-    if sharing is None:
+    if sharing is None or settings.part == "head":
         return None
     backbone = contestant.model.backbone
     hw = tuple(-(-side // backbone.patch_size) for side in images.shape[2:])
     with counting_flops(contestant.model) as counter, torch.no_grad():
         sharing(images, hw, backbone.patch_size)
     share = None
-    if not (settings.compile or settings.cuda_graph or settings.part == "head"):
+    if not (settings.compile or settings.cuda_graph):
         step = make_step(contestant, settings, images)
         runs = min(settings.runs, SHARE_RUNS)
         share = part_shares(step, {POLICY: [sharing.policy]}, settings.device, runs)[POLICY]

@@ -93,7 +93,7 @@ def _at_shape(
         if contestant.reducers and result.samples and not settings.train:
             images = random_images(contestant, settings, shape, result.batch_size or 1)
             result.merging_share = merging_share(contestant, settings, images)
-        if contestant.sharing is not None and result.samples and not settings.train:
+        if contestant.sharing is not None and result.samples:
             images = random_images(contestant, settings, shape, result.batch_size or 1)
             result.policy = policy_cost(contestant, settings, images)
     compare(results)

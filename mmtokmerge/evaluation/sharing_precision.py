@@ -9,6 +9,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 
 from mmtokmerge.errors import InputError
+from mmtokmerge.merging.superpatch import fraction_of
 from mmtokmerge.registry import METRICS
 
 
@@ -63,14 +64,23 @@ class SharingPrecision(BaseMetric):
                     f"{tuple(labels.shape)} of {sample.get('img_path')}: the test pipeline needs "
                     "mmtokmerge.GenerateSharingTargets with the policy's cell"
                 )
+            cells = tuple(-(-side // (2 * self.patch_size)) for side in sample["img_shape"][:2])
+            if tuple(scores.shape) != cells:
+                raise InputError(
+                    f"SharingPrecision with patch_size={self.patch_size} expects {cells[0]}x"
+                    f"{cells[1]} superpatches of {sample.get('img_path')}, got "
+                    f"{scores.shape[0]}x{scores.shape[1]}: a superpatch is 2x2 patches, the "
+                    "policy's cell"
+                )
             rows, columns = (-(-side // self.patch_size) // 2 for side in sample["img_shape"][:2])
             scores, labels = scores[:rows, :columns].flatten(), labels[:rows, :columns].flatten()
             self.results.append(self._count(scores, labels))
 
     def _count(self, scores: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         whole = len(scores)
-        wanted = self.num_shared if isinstance(self.num_shared, int) else self.num_shared * whole
-        picks = scores.topk(min(int(wanted), whole)).indices
+        number = self.num_shared
+        wanted = fraction_of(number, whole) if isinstance(number, float) else number
+        picks = scores.topk(min(wanted, whole)).indices
         counted = labels != self.ignore_index
         share = (labels == 1) & counted
         picked = int(counted[picks].sum())

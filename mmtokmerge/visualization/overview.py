@@ -30,6 +30,7 @@ from mmtokmerge.visualization.figures import (
 from mmtokmerge.visualization.layout import Panel, panel_figure, panel_height
 from mmtokmerge.visualization.record import merges_by_stage
 from mmtokmerge.visualization.record_reducers import name_of, reducers_of
+from mmtokmerge.visualization.record_sharing import sharings_of
 
 WIDTH = 480
 
@@ -103,16 +104,18 @@ def overview_figure(
 def check_merging(cfg: Config) -> None:
     """Raise InputError if the config's backbone has no merging to draw."""
     backbone = cfg.get("model", {}).get("backbone", {})
-    if backbone.get("merging", "none") == "none" and not backbone.get("reducers"):
+    parts = (backbone.get("reducers"), backbone.get("sharing"))
+    if backbone.get("merging", "none") == "none" and not any(parts):
         raise InputError(
             f"The config {cfg.filename} merges no tokens (model.backbone has neither merging nor "
-            "reducers): take one such as configs/segformerpp/b0_camvid_hq.py."
+            "reducers nor sharing): take one such as configs/segformerpp/b0_camvid_hq.py."
         )
 
 
 def kind_of_merging(model: nn.Module, cfg: Config) -> str:
-    """The preset's name, 'custom', or the reducers' names, such as 'CLAP and GBM'."""
-    reducers = " and ".join(name_of(reducer) for reducer in reducers_of(model))
+    """The preset's name, 'custom', or what acts, such as 'CTS' or 'CLAP and GBM'."""
+    shared = ["CTS" for _ in sharings_of(model)]
+    reducers = " and ".join([*shared, *(name_of(reducer) for reducer in reducers_of(model))])
     merging = cfg.model.backbone.get("merging")
     return reducers or (merging if isinstance(merging, str) else "custom")
 

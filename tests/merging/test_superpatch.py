@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmtokmerge.merging.superpatch import superpatch_sharing
+from mmtokmerge.merging.superpatch import count_shared, superpatch_sharing
 
 
 def by_loop(scores, hw, num_shared=None, threshold=None):
@@ -97,3 +97,14 @@ def test_a_border_cell_never_shares_however_high_its_score():
 def test_bad_input_is_a_sentence(kwargs, says):
     with pytest.raises((ValueError, TypeError), match=says):
         superpatch_sharing(torch.rand(1, 2, 2), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "hw", "expected"),
+    [(0.3, (12, 60), 54), (25 / 36, (12, 12), 25), (103 / 256, (32, 32), 103), (0.4, (23, 30), 66),
+     (0.999, (4, 4), 3), (1.0, (5, 7), 6), (0.0, (8, 8), 0)],
+)  # fmt: skip
+def test_a_fraction_is_of_the_whole_superpatches(
+    fraction: float, hw: tuple[int, int], expected: int
+) -> None:
+    assert count_shared(fraction, hw) == expected

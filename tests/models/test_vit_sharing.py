@@ -221,3 +221,18 @@ def test_too_many_superpatches_for_a_grid() -> None:
 @pytest.mark.parametrize("make", [lambda: build(dict(num_shared=4)), lambda: build(None)])
 def test_sharing_adds_nothing_to_the_state_dict(make: Callable[[], VisionTransformer]) -> None:
     assert set(make().state_dict()) == set(build(None).state_dict())
+
+
+@pytest.mark.parametrize("size", [(16, 96), (96, 16), (16, 16)])
+def test_a_grid_without_whole_superpatches_shares_nothing(size: tuple[int, int]) -> None:
+    x = images(2, size)
+    for sharing in (dict(threshold=0.5), dict(num_shared=0.5)):
+        assert torch.equal(run(build(sharing), x), run(build(None), x))
+
+
+def test_a_policy_of_other_superpatches_fails_when_built() -> None:
+    backbone = dict(type="mmtokmerge.BrightnessPolicy")  # never run
+    network = dict(type="mmtokmerge.PolicyNetwork", backbone=backbone, cell=16)
+    policy = dict(type="mmtokmerge.NetworkPolicy", network=network)
+    with pytest.raises(InputError, match="cell=16 does not fit patch_size=16"):
+        VisionTransformer(ARCH, sharing=dict(policy=policy, num_shared=1))

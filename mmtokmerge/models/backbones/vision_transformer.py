@@ -224,7 +224,7 @@ class VisionTransformer(BaseModule):
         )
         self.ln1 = norm() if final_norm else None
         self.reducers = _build_reducers(reducers, depth)
-        self.sharing = None if sharing is None else TokenSharing.from_config(sharing)
+        self.sharing = None if sharing is None else TokenSharing.from_config(sharing, patch_size)
         if proportional and not (sharing or any(reducer.reduce for reducer in self.reducers)):
             raise InputError(
                 "proportional=True does nothing without sharing or a reducer that reduces"

@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from ...errors import InputError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Normalisation:
     """How a data preprocessor turned pixels into a network's input.
 
     Args:
-        mean: ``(3, 1, 1)`` on the CPU, subtracted; None where pixels are fed as they are.
-        std: ``(3, 1, 1)`` on the CPU, what the rest is divided by.
+        mean: Of each channel, subtracted; None where pixels are fed as they are.
+        std: Of each channel, what the rest is divided by.
         swapped: Whether the channels' order was reversed, from files' BGR to RGB, beforehand.
     """
 
-    mean: Tensor | None = None
-    std: Tensor | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     swapped: bool = False
 
     @classmethod
@@ -34,37 +34,35 @@ class Normalisation:
         swapped = bool(getattr(preprocessor, "_channel_conversion", False))
         if not getattr(preprocessor, "_enable_normalize", False):
             return cls(swapped=swapped)
-        mean, std = (getattr(preprocessor, name).detach().cpu() for name in ("mean", "std"))
-        return cls(mean.float(), std.float(), swapped)
+        mean, std = (getattr(preprocessor, name).flatten().tolist() for name in ("mean", "std"))
+        return cls(tuple(mean), tuple(std), swapped)
 
     def apply(self, pixels: Tensor) -> Tensor:
         """Pixels ``(B, 3, H, W)``, 0 to 255 in BGR, to a network's input."""
         x = pixels.flip(1) if self.swapped else pixels
         if self.mean is None or self.std is None:
             return x
-        return (x - self.mean.to(x)) / self.std.to(x)
+        return _affine(x, [1 / s for s in self.std], [-m / s for m, s in zip(self.mean, self.std)])
 
     def undo(self, inputs: Tensor) -> Tensor:
         """A network's input ``(B, 3, H, W)`` back to pixels, 0 to 255 in BGR."""
         x = inputs
         if self.mean is not None and self.std is not None:
-            x = x * self.std.to(x) + self.mean.to(x)
+            x = _affine(x, self.std, self.mean)
         return x.flip(1) if self.swapped else x
 
     def convert(self, inputs: Tensor, other: Normalisation) -> Tensor:
         """An input normalised this way, normalised the ``other`` way."""
-        if self.same_as(other):
+        if self == other:
             return inputs
         precise = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
         return other.apply(self.undo(precise)).to(inputs.dtype)
 
-    def same_as(self, other: Normalisation) -> bool:
-        """Whether both do the same."""
-        if self.swapped != other.swapped or (self.mean is None) != (other.mean is None):
-            return False
-        if self.mean is None or self.std is None or other.mean is None or other.std is None:
-            return True
-        return torch.equal(self.mean, other.mean) and torch.equal(self.std, other.std)
+
+def _affine(x: Tensor, scale: Sequence[float], shift: Sequence[float]) -> Tensor:
+    """Each channel of ``x (B, C, H, W)`` times its scale plus its shift; numbers, so no copies."""
+    channels = [part * a + b for part, a, b in zip(x.unbind(1), scale, shift)]
+    return torch.stack(channels, dim=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +117,9 @@ class Policy(nn.Module):
     @abstractmethod
     def forward(self, scene: Scene) -> Tensor:
         """Scores ``(B, ceil(h / 2), ceil(w / 2))`` of a grid of ``h x w`` patches."""
+
+    def check_cell(self, cell: int) -> None:
+        """Raise InputError where the policy is made for superpatches of another side in pixels."""
 
     def check(self) -> None:
         """Raise InputError where what the policy needs, such as weights, is not there.

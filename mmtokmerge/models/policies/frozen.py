@@ -55,7 +55,7 @@ class FrozenNetwork:
         if self.checkpoint is None:
             raise InputError(
                 f"{self.key} is None: name the file of the trained network, e.g. with "
-                f"--cfg-options model.backbone.{self.key}=work_dirs/policynet_camvid/iter_1500.pth"
+                f"--cfg-options model.backbone.{self.key}=WEIGHTS.pth"
             )
         weights = self._read(self.checkpoint)
         own = self.model.state_dict()

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...errors import InputError
 from ...registry import MODELS
 from .base import Policy, Scene
 from .frozen import FrozenNetwork, HoldsNetwork
@@ -37,6 +38,14 @@ class NetworkPolicy(HoldsNetwork, Policy):
 
     def check(self) -> None:
         self.network.load()
+
+    def check_cell(self, cell: int) -> None:
+        own = getattr(self.network.model, "cell", cell)
+        if own != cell:
+            raise InputError(
+                f"sharing.policy.network.cell={own} does not fit patch_size={cell // 2}: a "
+                f"superpatch is 2x2 patches, {cell} pixels"
+            )
 
     def forward(self, scene: Scene) -> Tensor:
         images = scene.normalised_as(self.network.normalisation, type(self).__name__)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from mmengine.dist import get_world_size
 from torch import Tensor
 
 from ...errors import InputError, InputTypeError
@@ -108,13 +109,20 @@ class PreviousFramePolicy(Policy):
         self._check_use(len(scene.images))
         if self._window is not None:
             return self._score(scene)
-        if self.observes:
+        if self.observes and self._path is None:
             raise InputError(
                 f"PreviousFramePolicy with source={PREDICTION!r} works where predictions are made, "
                 "under model.type='mmtokmerge.SharingEncoderDecoder', and nowhere else"
             )
+        if self._path is not None:
+            return self._aside(scene)
         with self.frame((scene.images.shape[2], scene.images.shape[3]), [{}]):
             return self._score(scene)
+
+    def _aside(self, scene: Scene) -> Tensor:
+        """Scores of a run between the frames of a video, such as a timed one; nothing moves on."""
+        own, before = self.asked(scene), self._before.get(0)
+        return own if before is None or before.shape != own.shape else before.to(own.device)
 
     def _score(self, scene: Scene) -> Tensor:
         window = self._window or 0
@@ -126,7 +134,15 @@ class PreviousFramePolicy(Policy):
             return uniformity(scene.labels, 2 * scene.patch_size, scene.cells)
         return self.asked(scene)
 
+    def check_cell(self, cell: int) -> None:
+        self.asked.check_cell(cell)
+
     def _check_use(self, images: int) -> None:
+        if get_world_size() > 1:
+            raise InputError(
+                "PreviousFramePolicy goes by the order of frames, which several processes deal out "
+                "among them: test with one"
+            )
         if self.training:
             raise InputError(
                 "PreviousFramePolicy goes by the order of frames, which training does not have: "

@@ -25,8 +25,9 @@ class TokenSharing(nn.Module):
         policy: Config of a policy.
         num_shared: S, superpatches of 2x2 patches that share a token in every image: an int, or a
             float as a fraction of the whole superpatches of the grid.
-        threshold: Instead of a number, the score above which a superpatch shares: each image of a
-            batch keeps its own number of tokens.
+        threshold: Instead of a number, the score, from 0 to below 1, above which a superpatch
+            shares: each image of a batch keeps its own number of tokens.
+        patch_size: Side of a patch in pixels, to check that the policy scores 2x2 of them.
 
     Raises:
         TypeError: If the policy is none, or the number has the wrong type.
@@ -39,6 +40,7 @@ class TokenSharing(nn.Module):
         policy: Mapping[str, Any],
         num_shared: int | float | None = None,
         threshold: float | None = None,
+        patch_size: int | None = None,
     ) -> None:
         super().__init__()
         if (num_shared is None) == (threshold is None):
@@ -50,13 +52,15 @@ class TokenSharing(nn.Module):
         built = MODELS.build(dict(policy))
         if not isinstance(built, Policy):
             raise InputTypeError(f"sharing.policy={policy!r} is no policy")
+        if patch_size is not None:
+            built.check_cell(2 * patch_size)
         self.policy = built
         self.normalisation: Normalisation | None = None
         self._labels: Tensor | None = None
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> TokenSharing:
-        """Build from a config's ``sharing``.
+    def from_config(cls, config: Mapping[str, Any], patch_size: int | None = None) -> TokenSharing:
+        """Build from a config's ``sharing``, for patches of ``patch_size`` pixels.
 
         Raises:
             TypeError: If it is no dict with a policy.
@@ -69,20 +73,23 @@ class TokenSharing(nn.Module):
             raise InputError(
                 f"sharing.{unknown[0]} is unknown, allowed are {', '.join(map(repr, KEYS))}"
             )
-        return cls(**config)
+        return cls(**config, patch_size=patch_size)
 
     def forward(
         self, images: Tensor, hw: tuple[int, int], patch_size: int
     ) -> TokenAssignment | None:
         """Which of the ``h * w`` patches of ``images (B, 3, H, W)`` share; None where none do."""
-        if self.threshold is None and count_shared(self.num_shared or 0, hw) == 0:
+        if min(hw) < 2 or (self.threshold is None and self._count(hw) == 0):
             return None
         scene = Scene(images, hw, patch_size, self.normalisation, self._labels)
         with torch.no_grad():
             scores = self.policy(scene)
         if self.threshold is not None:
             return superpatch_sharing(scores, hw, threshold=self.threshold)
-        return superpatch_sharing(scores, hw, num_shared=count_shared(self.num_shared or 0, hw))
+        return superpatch_sharing(scores, hw, num_shared=self._count(hw))
+
+    def _count(self, hw: tuple[int, int]) -> int:
+        return count_shared(self.num_shared or 0, hw)
 
     @contextmanager
     def given(self, labels: Tensor | None) -> Iterator[None]:
@@ -117,6 +124,8 @@ def _read_threshold(threshold: float | None) -> float | None:
         return None
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
         raise InputTypeError(f"sharing.threshold must be a number, got {threshold!r}")
-    if threshold != threshold:
-        raise InputError("sharing.threshold must be a number, got nan")
+    if not 0 <= threshold < 1:
+        raise InputError(
+            f"sharing.threshold={threshold} must be from 0 to below 1, as the scores are"
+        )
     return float(threshold)

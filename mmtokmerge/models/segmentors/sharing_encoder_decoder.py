@@ -23,7 +23,7 @@ class SharingEncoderDecoder(EncoderDecoder):
 
     It tells the policy how images are normalised, so that a policy network gets them in its own
     way, and hands it label maps if it asks for them: ground truth in training and in tests, or its
-    own prediction of the previous frame. They ride along as a fourth channel of the images, so that
+    own prediction of the previous frame. They ride along as one more channel of the images, so that
     sliding windows cut both alike. Each window shares by itself.
 
     Args:
@@ -33,6 +33,7 @@ class SharingEncoderDecoder(EncoderDecoder):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._carrying = False  # whether images have a label map as their last channel
         if self.sharing is not None:
             self.sharing.normalisation = Normalisation.of(self.data_preprocessor)
 
@@ -54,7 +55,8 @@ class SharingEncoderDecoder(EncoderDecoder):
         maps = label_maps(data_samples, inputs, IGNORED, flip=True)
         if maps is None:
             return super().predict(inputs, data_samples)
-        return super().predict(_carry(inputs, maps), data_samples)
+        with self._carry(inputs, maps) as carried:
+            return super().predict(carried, data_samples)
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """mmseg's, whole or in windows; a policy that goes by frames follows them."""
@@ -63,18 +65,18 @@ class SharingEncoderDecoder(EncoderDecoder):
         policy = self.sharing.policy
         size = (inputs.shape[2], inputs.shape[3])
         with policy.frame(size, batch_img_metas) as maps:
-            if maps is not None:
-                inputs = _carry(inputs[:, :3], maps)
-            logits = super().inference(inputs, batch_img_metas)
+            images = inputs[:, :-1] if self._carrying and maps is not None else inputs
+            with self._carry(images, maps) as carried:
+                logits = super().inference(carried, batch_img_metas)
             if policy.observes:
                 policy.observe(self._labels_of(logits))
         return logits
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """mmseg's; takes a label map as a fourth channel."""
-        images, labels = inputs[:, :3], None
-        if inputs.shape[1] > 3:
-            labels = inputs[:, 3].round().long()
+        """mmseg's; takes a label map as a last channel."""
+        images, labels = inputs, None
+        if self._carrying:
+            images, labels = inputs[:, :-1], inputs[:, -1].round().long()
         with self._given(labels):
             return super().encode_decode(images, batch_img_metas)
 
@@ -114,14 +116,21 @@ class SharingEncoderDecoder(EncoderDecoder):
         return self.sharing is not None and self.sharing.policy.needs_labels
 
     @contextmanager
+    def _carry(self, images: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
+        """Images ``(B, C, H, W)`` with label maps ``(B, H, W)`` as one more channel, if given."""
+        if labels is None:
+            yield images
+            return
+        before, self._carrying = self._carrying, True
+        try:
+            yield torch.cat([images, labels[:, None].to(images)], dim=1)
+        finally:
+            self._carrying = before
+
+    @contextmanager
     def _given(self, labels: Tensor | None) -> Iterator[None]:
         if self.sharing is None:
             yield
             return
         with self.sharing.given(labels):
             yield
-
-
-def _carry(images: Tensor, labels: Tensor) -> Tensor:
-    """Images ``(B, 3, H, W)`` and label maps ``(B, H, W)`` as ``(B, 4, H, W)``."""
-    return torch.cat([images, labels[:, None].to(images)], dim=1)

@@ -595,3 +595,17 @@ def test_without_frames_the_segmentor_is_mmsegs() -> None:
         torch.testing.assert_close(
             model.inference(x, metas), EncoderDecoder.inference(model, x, metas)
         )
+
+
+def test_a_run_between_frames_moves_nothing_on(cell_net: dict[str, Any]) -> None:
+    """Timing an image runs the network without a path; the next sequence is still a new one."""
+    model = network(dict(type="mmtokmerge.PreviousFramePolicy", source=cell_net))
+    with noting_scores(model) as noted:
+        for number, name in ((1, "a/1.png"), (2, "a/2.png")):
+            model.test_step(frame(number, name))
+        inputs = model.data_preprocessor(frame(9), False)["inputs"]
+        with torch.no_grad():
+            model(inputs, None, mode="tensor")
+        model.test_step(frame(3, "b/1.png"))
+    torch.testing.assert_close(noted[1], blue(frame(1)))
+    torch.testing.assert_close(noted[3], blue(frame(3)))

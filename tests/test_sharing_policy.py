@@ -198,5 +198,5 @@ def test_wrong_shapes_are_a_sentence() -> None:
 
 def test_the_metric_notices_superpatches_of_another_size() -> None:
     metric = SharingPrecision(num_shared=2, patch_size=8)
-    with pytest.raises(ValueError, match="patch_size=8 expects 4x4 superpatches.*got 2x2"):
+    with pytest.raises(ValueError, match=r"patch_size=8 expects 4x4 superpatches.*got 2x2"):
         metric.process({}, [sample([[0.9, 0.8], [0.7, 0.1]], [[1, 0], [1, 1]], (64, 64))])

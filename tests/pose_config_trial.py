@@ -19,7 +19,7 @@ from pose_helpers import ROOT, synthetic_batch
 
 from mmtokmerge.pose import import_mmpose
 
-NAME = re.compile(r"b[0-5]_(coco|jbd|mouse|stick)_(none|hq|fast|n2d)")
+NAME = re.compile(r"b[0-5]_(coco|jbd|mouse|stick)_(none|hq|fast|n2d|plus)")
 SIZE = (64, 64)  # not less: PyTorch's bfloat16 convolution gives NaN for maps one wide on some CPUs
 
 

@@ -269,7 +269,10 @@ def test_shapes_batches_and_baselines_are_read():
         (["--train", "--part", "head"], "part='head' cannot be trained alone"),
         (["--train", "--dtype", "fp16"], "dtype='fp16' cannot be trained on a CPU"),
         (["--baselines", "mmseg"], "--baselines 'mmseg' is unknown"),
-        (["--peers", "timm"], "--peers 'timm' is unknown, allowed are huggingface, tomesd, tomesd-stock."),
+        (
+            ["--peers", "timm"],
+            "--peers 'timm' is unknown, allowed are huggingface, tomesd, tomesd-stock.",
+        ),
         (["--cuda-graph"], "--cuda-graph needs --device cuda"),
         (["--limit", "--train"], "--limit is of inference with the encoder"),
         (["--limit", "--part", "head"], "--limit is of inference with the encoder"),

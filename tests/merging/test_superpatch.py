@@ -101,7 +101,7 @@ def test_bad_input_is_a_sentence(kwargs, says):
 
 @pytest.mark.parametrize(
     ("fraction", "hw", "expected"),
-    [(0.3, (12, 60), 54), (25 / 36, (12, 12), 25), (103 / 256, (32, 32), 103), (0.4, (23, 30), 66),
+    [(0.29, (20, 20), 29), (0.3, (12, 60), 54), (25 / 36, (12, 12), 25), (103 / 256, (32, 32), 103), (0.4, (23, 30), 66),
      (0.999, (4, 4), 3), (1.0, (5, 7), 6), (0.0, (8, 8), 0)],
 )  # fmt: skip
 def test_a_fraction_is_of_the_whole_superpatches(

@@ -23,7 +23,7 @@ from mmseg.registry import MODELS
 from mmtokmerge.engine.safe_load import load_weights_only
 from mmtokmerge.errors import InputError
 from mmtokmerge.models import VisionTransformer
-from mmtokmerge.models.backbones.vision_transformer import VIT_ARCHS
+from mmtokmerge.models.vit_settings import VIT_ARCHS
 from mmtokmerge.models.weights import ViTWeights, convert, convert_vit
 
 NORM = dict(type="LN", eps=1e-6)

@@ -96,7 +96,7 @@ def mit_settings(backbone: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _vit_settings(backbone: Mapping[str, Any]) -> dict[str, Any]:
-    from mmtokmerge.models.backbones.vision_transformer import VIT_ARCHS
+    from mmtokmerge.models.vit_settings import VIT_ARCHS
 
     arch = backbone.get("arch", "b")
     sizes = VIT_ARCHS[arch] if isinstance(arch, str) else arch

@@ -10,37 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..merging import StageMerging, TokenAssignment
+from .dot_product import attend, by_rows
 from .layout import to_map, to_tokens
-
-
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None = None,
-    *,
-    dropout: float = 0.0,
-    fused: bool = True,
-) -> Tensor:
-    """Scaled dot-product attention (Segformer++, equation 2), scaled by the head's width.
-
-    Args:
-        q: Queries ``(B, heads, N, d)``.
-        k: Keys ``(B, heads, M, d)``.
-        v: Values ``(B, heads, M, d)``.
-        bias: Added to the logits, broadcast to ``(B, heads, N, M)``; -inf hides a key.
-        dropout: Probability of dropping an attention weight.
-        fused: Use torch's fused kernels; False spells the formula out.
-
-    Returns:
-        ``(B, heads, N, d)``.
-    """
-    if fused:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
-    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, heads, N, M)
-    if bias is not None:
-        logits = logits + bias
-    return F.dropout(logits.softmax(dim=-1), dropout, training=dropout > 0) @ v
+from .linear import Linear, linear
 
 
 class MultiheadAttention(nn.Module):
@@ -68,7 +40,7 @@ class MultiheadAttention(nn.Module):
         self.fused = fused
         self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dims, embed_dims))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dims)) if qkv_bias else None
-        self.out_proj = nn.Linear(embed_dims, embed_dims, bias=qkv_bias)
+        self.out_proj = Linear(embed_dims, embed_dims, bias=qkv_bias)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(self, q: Tensor, kv: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -77,34 +49,49 @@ class MultiheadAttention(nn.Module):
         ``bias`` is added to the logits, broadcast to ``(B, heads, N, M)``.
         """
         dropout = self.attn_drop if self.training else 0.0
-        queries, keys, values = self._project(q, kv)
-        # The weights of one head sum to 1, so that its output projection may act on the values,
-        # which are fewer than the queries where the grid of keys was reduced.
-        early = self.num_heads == 1 and dropout == 0
-        if early:
-            values = self.out_proj(values)
-        y = attend(
-            self._heads(queries),
-            self._heads(keys),
-            self._heads(values),
-            bias,
-            dropout=dropout,
-            fused=self.fused,
-        )
-        y = y.transpose(1, 2).flatten(2)
-        return y if early else self.out_proj(y)
+        if self.num_heads == 1 and dropout == 0:
+            return self._one_head(q, kv, bias)
+        queries, keys, values = map(self._heads, self._project(q, kv))
+        y = attend(queries, keys, values, bias, dropout=dropout, fused=self.fused)
+        return self.out_proj(y.transpose(1, 2).flatten(2))
+
+    def _one_head(self, q: Tensor, kv: Tensor, bias: Tensor | None) -> Tensor:
+        """The same where products may change places, so that few keys are projected, not queries.
+
+        The weights of a head sum to 1, so the output projection may act on the values. And
+        ``(W q + b) k = q (W^T k) + b k``: the queries' projection may act on the keys, which then
+        have a bias of their own, where attention takes one for nothing.
+        """
+        if q is not kv and self.fused and by_rows(q.shape[1], kv, bias):
+            width = q.shape[-1]
+            weight_q, weight_kv = self.in_proj_weight.split([width, 2 * width])
+            bias_q, bias_kv = self._split_bias(width)
+            keys, values = linear(kv, weight_kv, bias_kv).chunk(2, dim=-1)
+            if bias_q is not None:
+                shift = (keys @ bias_q * width**-0.5)[:, None, None]  # (B, 1, 1, M)
+                bias = shift if bias is None else bias + shift
+            queries, keys = q, keys @ weight_q
+        else:
+            queries, keys, values = self._project(q, kv)
+        values = self.out_proj(values)
+        y = attend(queries[:, None], keys[:, None], values[:, None], bias, fused=self.fused)
+        return y[:, 0]
 
     def _project(self, q: Tensor, kv: Tensor) -> tuple[Tensor, ...]:
         """Queries ``(B, N, C)``, keys and values ``(B, M, C)``; one product where all are one."""
         if q is kv:
-            return F.linear(q, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+            return linear(q, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         channels = q.shape[-1]
         weight_q, weight_kv = self.in_proj_weight.split([channels, 2 * channels])
-        bias_q = bias_kv = None
-        if self.in_proj_bias is not None:
-            bias_q, bias_kv = self.in_proj_bias.split([channels, 2 * channels])
-        keys, values = F.linear(kv, weight_kv, bias_kv).chunk(2, dim=-1)
-        return F.linear(q, weight_q, bias_q), keys, values
+        bias_q, bias_kv = self._split_bias(channels)
+        keys, values = linear(kv, weight_kv, bias_kv).chunk(2, dim=-1)
+        return linear(q, weight_q, bias_q), keys, values
+
+    def _split_bias(self, channels: int) -> tuple[Tensor | None, Tensor | None]:
+        if self.in_proj_bias is None:
+            return None, None
+        bias_q, bias_kv = self.in_proj_bias.split([channels, 2 * channels])
+        return bias_q, bias_kv
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, d)

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import attend
+from .dot_product import attend
 from .drop_path import DropPath
+from .linear import Linear, linear
 from .mlp import MLP
 from .relative_position_bias import RelativePositions, stored_index
 from .relative_position_table import count_rows, read_table
+from .residual import residual
 
 INDEX = "relative_position_index"
 
@@ -52,8 +53,8 @@ class BEiTAttention(nn.Module):
         self.q_bias = nn.Parameter(torch.zeros(embed_dims)) if qv_bias else None
         self.v_bias = nn.Parameter(torch.zeros(embed_dims)) if qv_bias else None
         self.relative_position_bias_table = nn.Parameter(torch.zeros(count_rows(grid), num_heads))
-        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=False)
-        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.qkv = Linear(embed_dims, 3 * embed_dims, bias=False)
+        self.proj = Linear(embed_dims, embed_dims)
         self.proj_drop = nn.Dropout(proj_drop)
         self._register_state_dict_hook(_add_index)
 
@@ -70,7 +71,7 @@ class BEiTAttention(nn.Module):
         own = None
         if self.q_bias is not None and self.v_bias is not None:
             own = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        qkv = F.linear(x, self.qkv.weight, own)  # (B, N, 3C)
+        qkv = linear(x, self.qkv.weight, own)  # (B, N, 3C)
         qkv = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
         bias = positions.bias(self.relative_position_bias_table, self.grid, q.dtype)
@@ -132,11 +133,11 @@ class BEiTLayer(nn.Module):
     def attend(self, x: Tensor, positions: RelativePositions) -> tuple[Tensor, Tensor]:
         """The first half; like :meth:`mmtokmerge.layers.ViTLayer.attend`."""
         y, qkv = self.attn(self.ln1(x), positions)
-        return x + self.drop_path(self.gamma_1 * y), qkv
+        return residual(x, self.drop_path(self.gamma_1 * y)), qkv
 
     def feed(self, x: Tensor) -> Tensor:
         """The second half, ``(B, N, C)`` to ``(B, N, C)``."""
-        return x + self.drop_path(self.gamma_2 * self.ffn(self.ln2(x)))
+        return residual(x, self.drop_path(self.gamma_2 * self.ffn(self.ln2(x))))
 
     def forward(self, x: Tensor, positions: RelativePositions) -> Tensor:
         """Both halves, ``(B, N, C)`` to ``(B, N, C)``."""

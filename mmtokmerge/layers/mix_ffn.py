@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layout import to_map, to_tokens
+from .linear import linear
 
 WHOLE_BYTES = 8 * 2**20  # a hidden map up to this size is made in one piece
-STRIP_BYTES = 4 * 2**20
+STRIP_BYTES = 2 * 2**20  # of each thread
 MIN_ROWS = 8  # a strip computes two rows of halo again
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 class MixFFN(nn.Module):
@@ -47,32 +53,42 @@ class MixFFN(nn.Module):
             nn.Dropout(drop),
         )
 
-    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        """Map tokens ``(B, h*w, C)`` of the grid ``hw`` to ``(B, h*w, C)``."""
+    def forward(
+        self, x: Tensor, hw: tuple[int, int], norm: Callable[[Tensor], Tensor] = _same
+    ) -> Tensor:
+        """Map tokens ``(B, h*w, C)`` of the grid ``hw`` to ``(B, h*w, C)``.
+
+        ``norm`` is applied to the tokens first, strip by strip where there are strips.
+        """
         rows = self._rows_of_strip(x, hw)
         if rows < hw[0]:
-            return self._forward_strips(x, hw, rows)
+            return self._forward_strips(x, hw, norm, rows)
+        x = norm(x)
         fc1, depthwise, activation, drop1, fc2, drop2 = self.layers
-        hidden = F.linear(x, fc1.weight.flatten(1), fc1.bias)  # (B, N, hidden)
+        hidden = linear(x, fc1.weight.flatten(1), fc1.bias)  # (B, N, hidden)
         hidden = to_tokens(depthwise(to_map(hidden, hw)))
-        out = F.linear(drop1(activation(hidden)), fc2.weight.flatten(1), fc2.bias)
+        out = linear(drop1(activation(hidden)), fc2.weight.flatten(1), fc2.bias)
         return drop2(out)
 
     def _rows_of_strip(self, x: Tensor, hw: tuple[int, int]) -> int:
         if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return hw[0]
         row = x.shape[0] * hw[1] * self.layers[0].out_channels * x.element_size()
-        return max(MIN_ROWS, STRIP_BYTES // row) if row * hw[0] > WHOLE_BYTES else hw[0]
+        if row * hw[0] <= WHOLE_BYTES:
+            return hw[0]
+        return max(MIN_ROWS, STRIP_BYTES * torch.get_num_threads() // row)
 
-    def _forward_strips(self, x: Tensor, hw: tuple[int, int], rows: int) -> Tensor:
+    def _forward_strips(
+        self, x: Tensor, hw: tuple[int, int], norm: Callable[[Tensor], Tensor], rows: int
+    ) -> Tensor:
         fc1, depthwise, activation, drop1, fc2, drop2 = self.layers
         grid = x.unflatten(1, hw)  # (B, h, w, C)
         out = torch.empty_like(grid)
         for top in range(0, hw[0], rows):
             bottom = min(hw[0], top + rows)
             above, below = max(0, top - 1), min(hw[0], bottom + 1)  # the 3x3 kernel's halo
-            hidden = F.linear(grid[:, above:below], fc1.weight.flatten(1), fc1.bias)
+            hidden = linear(norm(grid[:, above:below]), fc1.weight.flatten(1), fc1.bias)
             hidden = depthwise(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
             hidden = drop1(activation(hidden[:, top - above : bottom - above]))
-            out[:, top:bottom] = F.linear(hidden, fc2.weight.flatten(1), fc2.bias)
+            out[:, top:bottom] = linear(hidden, fc2.weight.flatten(1), fc2.bias)
         return drop2(out.flatten(1, 2))

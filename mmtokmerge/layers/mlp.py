@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .linear import Linear
+
 WHOLE_BYTES = 16 * 2**20  # hidden rows up to this size are made in one piece
-STRIP_BYTES = 4 * 2**20
+STRIP_BYTES = 2 * 2**20  # of each thread
 
 
 class MLP(nn.Module):
@@ -31,12 +33,12 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         first = nn.Sequential(
-            nn.Linear(embed_dims, feedforward_channels),
+            Linear(embed_dims, feedforward_channels),
             activation if activation is not None else nn.GELU(),
             nn.Dropout(drop),
         )
         self.layers = nn.Sequential(
-            first, nn.Linear(feedforward_channels, embed_dims), nn.Dropout(drop)
+            first, Linear(feedforward_channels, embed_dims), nn.Dropout(drop)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,5 +49,8 @@ class MLP(nn.Module):
         rows = x.flatten(0, 1)
         if len(rows) * row <= WHOLE_BYTES:
             return self.layers(x)
-        parts = [self.layers(part) for part in rows.split(max(1, STRIP_BYTES // row))]
+        parts = [
+            self.layers(part)
+            for part in rows.split(max(1, STRIP_BYTES * torch.get_num_threads() // row))
+        ]
         return torch.cat(parts).view_as(x)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import MultiheadAttention, attend
+from .attention import MultiheadAttention
+from .dot_product import attend
+from .linear import linear
+from .unpadded import attend_unpadded
 
 
 class SelfAttention(nn.Module):
@@ -33,20 +35,32 @@ class SelfAttention(nn.Module):
         self.attn = MultiheadAttention(embed_dims, num_heads, qkv_bias, attn_drop, fused)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, bias: Tensor | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Attend among tokens.
 
         Args:
             x: Tokens ``(B, N, C)``.
             bias: Added to the logits, broadcast to ``(B, heads, N, N)``; -inf hides a key.
+            lengths: ``(B,)`` int, instead of a bias: how many of each image's tokens, which stand
+                first, are not padding, see :func:`mmtokmerge.layers.attend_unpadded`.
 
         Returns:
             The attended tokens ``(B, N, C)``, and queries, keys and values ``(3, B, heads, N, d)``.
+
+        Raises:
+            ValueError: If there are a bias and lengths.
         """
+        if bias is not None and lengths is not None:
+            raise ValueError("SelfAttention takes either a bias or lengths, got both")
         own = self.attn
-        qkv = F.linear(x, own.in_proj_weight, own.in_proj_bias)  # (B, N, 3C)
+        qkv = linear(x, own.in_proj_weight, own.in_proj_bias)  # (B, N, 3C)
         qkv = qkv.unflatten(-1, (3, own.num_heads, -1)).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
         dropout = own.attn_drop if self.training else 0.0
-        y = attend(q, k, v, bias, dropout=dropout, fused=own.fused)
+        if lengths is None:
+            y = attend(q, k, v, bias, dropout=dropout, fused=own.fused)
+        else:
+            y = attend_unpadded(q, k, v, lengths, dropout=dropout, fused=own.fused)
         return self.proj_drop(own.out_proj(y.transpose(1, 2).flatten(2))), qkv

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import attend
+from .dot_product import attend
+from .linear import Linear
 from .mlp import MLP
 from .self_attention import SelfAttention
 
@@ -42,9 +43,9 @@ class AttentionToMask(nn.Module):
             embed_dims, num_heads, attn_drop=drop, proj_drop=drop, fused=fused
         )
         self.norm1 = nn.LayerNorm(embed_dims)
-        self.q_proj = nn.Linear(embed_dims, embed_dims)
-        self.kv_proj = nn.Linear(embed_dims, 2 * embed_dims)
-        self.out_proj = nn.Linear(embed_dims, embed_dims)
+        self.q_proj = Linear(embed_dims, embed_dims)
+        self.kv_proj = Linear(embed_dims, 2 * embed_dims)
+        self.out_proj = Linear(embed_dims, embed_dims)
         self.norm2 = nn.LayerNorm(embed_dims)
         self.ffn = MLP(embed_dims, feedforward_channels, drop=drop)
         self.norm3 = nn.LayerNorm(embed_dims)

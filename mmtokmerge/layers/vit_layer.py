@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .drop_path import DropPath
 from .mlp import MLP
+from .residual import residual
 from .self_attention import SelfAttention
 
 
@@ -47,22 +48,26 @@ class ViTLayer(nn.Module):
         self.ffn = MLP(embed_dims, feedforward_channels, activation(), drop)
         self.drop_path = DropPath(drop_path)
 
-    def attend(self, x: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def attend(
+        self, x: Tensor, bias: Tensor | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """``T' = MHSA(T) + T`` (ALGM, section 3.1).
 
         Args:
             x: Tokens ``(B, N, C)``.
             bias: Added to the logits, broadcast to ``(B, heads, N, N)``.
+            lengths: ``(B,)`` int, instead of a bias: how many of each image's tokens, which stand
+                first, are not padding.
 
         Returns:
             Tokens ``(B, N, C)``, and queries, keys and values ``(3, B, heads, N, d)``.
         """
-        y, qkv = self.attn(self.ln1(x), bias)
-        return x + self.drop_path(y), qkv
+        y, qkv = self.attn(self.ln1(x), bias, lengths)
+        return residual(x, self.drop_path(y)), qkv
 
     def feed(self, x: Tensor) -> Tensor:
         """``T = MLP(T') + T'`` (ALGM, section 3.1), ``(B, N, C)`` to ``(B, N, C)``."""
-        return x + self.drop_path(self.ffn(self.ln2(x)))
+        return residual(x, self.drop_path(self.ffn(self.ln2(x))))
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Both halves, ``(B, N, C)`` to ``(B, N, C)``."""

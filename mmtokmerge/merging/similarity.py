@@ -6,10 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .linear import products
 from .triton_similarity import most_similar_triton, use_triton
 
-# Scores held at once; more tokens are compared in slices, which bounds the memory.
+# Scores held at once; more tokens are compared in slices, which bounds the memory, and on a CPU
+# keeps them in the cache.
 MAX_SCORES = 2**25
+MAX_SCORES_OF_CPU = 2**21
 EPSILON = 1e-12
 
 
@@ -34,8 +37,9 @@ def most_similar(
     if use_triton(x, destinations):
         return most_similar_triton(x, destinations, absent)
     batch = x.shape[0]
-    targets = unit_rows(destinations).transpose(1, 2)  # (B, C, D)
-    step = max(1, MAX_SCORES // max(1, batch * targets.shape[2]))
+    targets = unit_rows(destinations)
+    most = min(MAX_SCORES, MAX_SCORES_OF_CPU) if x.device.type == "cpu" else MAX_SCORES
+    step = max(1, most // max(1, batch * targets.shape[1]))
     best = [_best_score(part, targets, absent) for part in torch.split(x, step, dim=1)]
     score = torch.cat([values for values, _ in best], dim=1) if len(best) > 1 else best[0][0]
     index = torch.cat([indices for _, indices in best], dim=1) if len(best) > 1 else best[0][1]
@@ -57,7 +61,7 @@ def cosine(score: Tensor, x: Tensor) -> Tensor:
 
 
 def _best_score(x: Tensor, targets: Tensor, absent: Tensor | None) -> tuple[Tensor, Tensor]:
-    scores = x @ targets  # (B, N, D)
+    scores = products(x, targets)  # (B, N, D)
     if absent is not None:
         scores = scores.masked_fill(absent[:, None], -torch.inf)
     best = scores.max(dim=-1)

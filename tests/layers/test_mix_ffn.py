@@ -46,9 +46,14 @@ def test_strips_equal_the_whole(
         out = ours(x, hw)
         assert len(strips) == -(-hw[0] // rows)
         torch.testing.assert_close(out, theirs(x, hw) - x)
+        norm = torch.nn.LayerNorm(8).double()
+        torch.testing.assert_close(ours(x, hw, norm), theirs(norm(x), hw) - norm(x))
 
 
-def test_large_maps_are_made_in_strips_without_gradients_only() -> None:
+def test_large_maps_are_made_in_strips_without_gradients_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mix_ffn, "STRIP_BYTES", 2**12)  # few rows, however many threads
     layer, hw = MixFFN(1, 64), (300, 300)  # a hidden map of 23 MB
     calls: list[int] = []
     layer.layers[1].register_forward_hook(lambda *args: calls.append(1))

@@ -13,7 +13,8 @@ from ...layers import BEiTLayer, RelativePositions
 from ...layers.relative_position_table import NUM_CLASS, count_rows, read_table
 from ...merging import TokenAssignment
 from ...registry import MODELS
-from .vision_transformer import VIT_ARCHS, VisionTransformer
+from ..vit_settings import VIT_ARCHS
+from .vision_transformer import VisionTransformer
 
 SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
 

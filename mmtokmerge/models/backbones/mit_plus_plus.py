@@ -18,6 +18,7 @@ from ...errors import InputError, InputTypeError
 from ...layers import DropPath, EfficientAttention, MixFFN, OverlapPatchEmbed
 from ...layers.attention import MergedGroups
 from ...layers.layout import to_map
+from ...layers.residual import residual
 from ...merging import StageMerging, read_merging
 from ...merging.arch import MIT_ARCHS, MiTArch, read_arch
 from ...merging.settings import MergingConfig
@@ -86,8 +87,8 @@ class MiTBlock(nn.Module):
         Takes and returns groups as :class:`mmtokmerge.layers.EfficientAttention` does.
         """
         y, groups = self.attn(self.norm1(x), hw, groups=groups)
-        x = x + self.drop_path(self.drop(y))
-        return x + self.drop_path(self.ffn(self.norm2(x), hw)), groups
+        x = residual(x, self.drop_path(self.drop(y)))
+        return residual(x, self.drop_path(self.ffn(x, hw, self.norm2))), groups
 
 
 @MODELS.register_module()

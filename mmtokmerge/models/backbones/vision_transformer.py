@@ -18,8 +18,8 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...errors import InputError, InputTypeError
-from ...layers import RelativePositions, TokenFeatures, ViTLayer
+from ...errors import InputError
+from ...layers import PatchEmbed, RelativePositions, TokenFeatures, ViTLayer
 from ...layers.layout import to_map
 from ...merging import TokenAssignment
 from ...merging.grid import pair
@@ -27,14 +27,15 @@ from ...merging.superpatch import superpatch_rows
 from ...registry import MODELS
 from ..policies import TokenSharing
 from ..reducers import Reducer, ThresholdReducer
+from ..vit_settings import (
+    VIT_ARCHS,
+    build_reducers,
+    check_unpadded,
+    read_arch,
+    read_out_indices,
+)
 from .position_embedding import PositionEmbedding, read_pos_embed, without_distillation
 
-VIT_ARCHS = {
-    "t": dict(embed_dims=192, num_layers=12, num_heads=3),
-    "s": dict(embed_dims=384, num_layers=12, num_heads=6),
-    "b": dict(embed_dims=768, num_layers=12, num_heads=12),
-    "l": dict(embed_dims=1024, num_layers=24, num_heads=16),
-}
 OUT_TYPES = ("map", "tokens")
 
 
@@ -56,44 +57,6 @@ class Observation:
     before: TokenAssignment
     after: TokenAssignment
     hw: tuple[int, int]
-
-
-class PatchEmbed(nn.Module):
-    """Non-overlapping patches, padded at the right and bottom where the patch does not divide."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        embed_dims: int,
-        patch_size: int,
-        bias: bool = True,
-        norm: nn.Module | None = None,
-    ) -> None:
-        super().__init__()
-        self.patch_size = patch_size
-        self.projection = nn.Conv2d(in_channels, embed_dims, patch_size, patch_size, bias=bias)
-        self.norm = norm
-
-    def pad(self, x: Tensor) -> Tensor:
-        """Images ``(B, 3, H, W)`` with sides rounded up to whole patches."""
-        short = [-side % self.patch_size for side in x.shape[2:]]
-        return F.pad(x, (0, short[1], 0, short[0])) if any(short) else x
-
-    def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Images ``(B, 3, H, W)`` to tokens ``(B, h*w, C)`` and the grid, sides rounded up."""
-        x = self.projection(self.pad(x))
-        hw = (x.shape[2], x.shape[3])
-        x = x.flatten(2).transpose(1, 2)
-        return (x if self.norm is None else self.norm(x)), hw
-
-    def superpatches(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        """The whole 2x2 patches of images of ``hw`` patches as one token each.
-
-        Bilinear x0.5, which is the mean of 2x2 pixels, then the patches' own projection (CTS,
-        section 3.2): ``(B, 3, H, W)`` to ``(B, (h // 2) * (w // 2), C)``.
-        """
-        h, w = (side // 2 * 2 * self.patch_size for side in hw)
-        return self(F.avg_pool2d(self.pad(x)[:, :, :h, :w], 2))[0]
 
 
 @MODELS.register_module()
@@ -134,6 +97,13 @@ class VisionTransformer(BaseModule):
         final_norm: A norm after the last layer.
         interpolate_mode: Of the position embeddings.
         fused_attention: Use torch's fused attention kernels; False spells the softmax out.
+        unpadded_attention: Where the images of a batch keep different numbers of tokens, attend
+            among each image's own tokens by their numbers ``(B,)``, see
+            :func:`mmtokmerge.layers.attend_unpadded`, not with a bias ``(B, 1, 1, M)`` that hides
+            the padding and excludes flash attention. It acts in the layers after the first that
+            shares or reduces by threshold, at batch sizes above 1, and gives the same features but
+            for rounding. Off until ``benchmarks/unpadded_gpu.py`` has measured it on a GPU; on a
+            CPU, in fp32 and in training it takes the images one after the other.
         with_cp: Recompute each layer in the backward pass to save memory.
         init_cfg: MMEngine's initialisation; 'Pretrained' resizes position embeddings.
 
@@ -170,11 +140,12 @@ class VisionTransformer(BaseModule):
         final_norm: bool = False,
         interpolate_mode: str = "bicubic",
         fused_attention: bool = True,
+        unpadded_attention: bool = False,
         with_cp: bool = False,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.arch = _read_arch(arch, self.archs)
+        self.arch = read_arch(arch, self.archs)
         self.embed_dims, depth = self.arch["embed_dims"], self.arch["num_layers"]
         self.patch_size = patch_size
         self.img_size = pair(img_size, "img_size")
@@ -184,7 +155,7 @@ class VisionTransformer(BaseModule):
             raise InputError("with_dist_token=True needs with_cls_token=True, as in DeiT")
         self.num_prefix = int(with_cls_token) + int(with_dist_token)
         self.with_cp = with_cp
-        self.out_indices = _read_out_indices(out_indices, depth)
+        self.out_indices = read_out_indices(out_indices, depth)
         if out_type not in OUT_TYPES:
             raise InputError(f"out_type={out_type!r} is unknown, allowed are 'map' and 'tokens'")
         self.out_type = out_type
@@ -223,13 +194,16 @@ class VisionTransformer(BaseModule):
             for rate in rates
         )
         self.ln1 = norm() if final_norm else None
-        self.reducers = _build_reducers(reducers, depth)
+        self.reducers = build_reducers(reducers, depth)
         self.sharing = None if sharing is None else TokenSharing.from_config(sharing, patch_size)
         if proportional and not (sharing or any(reducer.reduce for reducer in self.reducers)):
             raise InputError(
                 "proportional=True does nothing without sharing or a reducer that reduces"
             )
         self.proportional = proportional
+        if unpadded_attention:
+            check_unpadded(self.reducers, self.sharing, proportional)
+        self.unpadded_attention = unpadded_attention
         self.calibration = calibration
         if calibration is not None and not self._auto():
             raise InputError("calibration does nothing: no reducer has threshold='auto'")
@@ -258,16 +232,16 @@ class VisionTransformer(BaseModule):
         """
         tokens, state, hw = self._embed(x)
         self.last_sharing = state
-        bias = self._bias(state, tokens, hw)
+        beside = self._beside(state, tokens, hw)
         outs = []
         for index, layer in enumerate(self.layers):
-            tokens, qkv = self._run(layer.attend, tokens, bias)
+            tokens, qkv = self._run(layer.attend, tokens, *beside)
             before = state
             tokens, state = self._reduce(index, "between", tokens, qkv, state, hw, before)
             tokens = self._run(layer.feed, tokens)
             tokens, state = self._reduce(index, "after", tokens, qkv, state, hw, before)
             if state is not before:
-                bias = self._bias(state, tokens, hw)
+                beside = self._beside(state, tokens, hw)
             if index in self.out_indices:
                 last = index == len(self.layers) - 1
                 out = self.ln1(tokens) if last and self.ln1 is not None else tokens
@@ -391,10 +365,18 @@ class VisionTransformer(BaseModule):
                 observer(report)
         return tokens, state
 
+    def _beside(
+        self, state: TokenAssignment | None, tokens: Tensor, hw: tuple[int, int]
+    ) -> tuple[Tensor | RelativePositions | None, ...]:
+        """What ``attend`` of the layers takes beside the tokens: a bias, or None and lengths."""
+        if self.unpadded_attention:
+            return None, self._lengths(state, tokens)
+        return (self._bias(state, tokens, hw),)
+
     def _bias(
         self, state: TokenAssignment | None, tokens: Tensor, hw: tuple[int, int]
     ) -> Tensor | RelativePositions | None:
-        """What the layers' halves ``attend`` take beside the tokens."""
+        """What the logits of the layers' attention gain."""
         return self._key_bias(state, tokens)
 
     def _key_bias(self, state: TokenAssignment | None, tokens: Tensor) -> Tensor | None:
@@ -405,6 +387,13 @@ class VisionTransformer(BaseModule):
         sizes = F.pad(sizes, (self.num_prefix, 0), value=1)
         weights = sizes if self.proportional else (sizes > 0)
         return weights.float().log().to(tokens.dtype)[:, None, None]
+
+    def _lengths(self, state: TokenAssignment | None, tokens: Tensor) -> Tensor | None:
+        """``(B,)`` int32, tokens of each image that are not padding; None where none are."""
+        if state is None or not state.padded:
+            return None
+        sizes = state.sizes.expand(len(tokens), -1)
+        return (sizes > 0).sum(1, dtype=torch.int32) + self.num_prefix
 
     def _output(
         self, tokens: Tensor, state: TokenAssignment | None, hw: tuple[int, int]
@@ -496,46 +485,3 @@ def _or_identity(
     state: TokenAssignment | None, hw: tuple[int, int], tokens: Tensor
 ) -> TokenAssignment:
     return TokenAssignment.identity(hw[0] * hw[1], tokens.device) if state is None else state
-
-
-def _read_arch(
-    arch: str | Mapping[str, int], known: Mapping[str, Mapping[str, int]]
-) -> dict[str, int]:
-    if isinstance(arch, str):
-        if arch not in known:
-            raise InputError(
-                f"arch={arch!r} is unknown, allowed are {', '.join(map(repr, known))}, or a "
-                "dict with embed_dims, num_layers and num_heads"
-            )
-        return dict(known[arch])
-    wanted = set(VIT_ARCHS["t"])
-    if not isinstance(arch, Mapping) or set(arch) != wanted:
-        raise InputTypeError(f"arch must be a word or a dict with {sorted(wanted)}, got {arch!r}")
-    if min(arch.values()) < 1 or arch["embed_dims"] % arch["num_heads"]:
-        raise InputError(f"arch needs numbers from 1 up and heads that divide C, got {dict(arch)}")
-    return dict(arch)
-
-
-def _read_out_indices(indices: int | Sequence[int], depth: int) -> tuple[int, ...]:
-    listed = [indices] if isinstance(indices, int) else list(indices)
-    read = tuple(depth - 1 if index == -1 else index for index in listed)
-    if not read or any(index not in range(depth) for index in read) or list(read) != sorted(read):
-        raise InputError(f"out_indices must rise within 0 to {depth - 1}, or be -1, got {indices}")
-    return read
-
-
-def _build_reducers(configs: Sequence[Mapping[str, Any]], depth: int) -> ModuleList:
-    if isinstance(configs, Mapping) or not isinstance(configs, (list, tuple)):
-        raise InputTypeError(f"reducers must be a list of dicts, got {configs!r}")
-    built = ModuleList()
-    for config in configs:
-        reducer = MODELS.build(dict(config))
-        if not isinstance(reducer, Reducer):
-            raise InputTypeError(f"reducers holds {config!r}, which is no reducer")
-        if max(reducer.layers) > depth:
-            raise InputError(
-                f"layer={max(reducer.layers)} of {type(reducer).__name__} is beyond the ViT's "
-                f"{depth} layers"
-            )
-        built.append(reducer)
-    return built

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ..backbones.vision_transformer import VIT_ARCHS, VisionTransformer
+from ..backbones.vision_transformer import VisionTransformer
+from ..vit_settings import VIT_ARCHS
 from .load import load_strictly
 from .rename import ENCODER, detect_format, rename
 from .vit_formats import MMSEG_VIT, VIT_FORMATS

@@ -1,0 +1,60 @@
+"""The small scripts of benchmarks/: another split of CamVid, and the kernels of a CPU."""
+
+from __future__ import annotations
+
+import csv
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def split(data: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, BENCHMARKS / "camvid_holdout.py", data, out, *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_holdout_links_whole_drives(tmp_path: Path) -> None:
+    data, out = tmp_path / "camvid", tmp_path / "holdout"
+    for name in ("a_1", "a_2", "b_1", "c_1"):
+        for kind, suffix in (("images", "jpg"), ("annotations", "png")):
+            file = data / kind / "train" / f"{name}.{suffix}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"{kind} {name}")
+    done = split(data, out, "--drive", "a")
+    assert done.returncode == 0, done.stderr
+    assert "2 images to train on, 2 to test on" in done.stdout
+    for kind, suffix in (("images", "jpg"), ("annotations", "png")):
+        held = sorted(file.name for file in (out / kind / "val").iterdir())
+        kept = sorted(file.name for file in (out / kind / "train").iterdir())
+        assert (held, kept) == (
+            [f"a_1.{suffix}", f"a_2.{suffix}"],
+            [f"b_1.{suffix}", f"c_1.{suffix}"],
+        )
+        assert (out / kind / "val" / held[0]).read_text() == f"{kind} a_1"
+
+    again = split(data, out, "--drive", "a")
+    assert again.returncode == 1
+    assert again.stderr.splitlines()[-1].startswith(f"error: {out} exists already")
+    wrong = split(data, tmp_path / "other", "--drive", "d")
+    assert wrong.returncode == 1
+    assert wrong.stderr.splitlines()[-1].endswith("take one of its drives, a, b, c")
+    assert not (tmp_path / "other").exists()
+
+
+def test_kernels_are_compared_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = runpy.run_path(str(BENCHMARKS / "kernels_cpu.py"))
+    own = script["main"].__globals__
+    monkeypatch.setitem(own, "PRODUCTS", [(64, 8, 8)])
+    monkeypatch.setitem(own, "ATTENTION", [(600, 300, 1)])
+    out = tmp_path / "new" / "cpu"
+    monkeypatch.setattr(sys, "argv", ["kernels_cpu.py", "--runs", "2", "--out", str(out)])
+    script["main"]()
+    rows = list(csv.DictReader(out.with_suffix(".csv").open()))
+    assert [row["what"] for row in rows] == ["product", "attention"]
+    assert all(float(row["ratio"]) > 0 for row in rows)
+    assert "600 x 300, 1 heads" in out.with_suffix(".md").read_text()

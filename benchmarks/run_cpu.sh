@@ -3,13 +3,14 @@
 # What has its CSV already is skipped, so that a stopped run goes on: --force measures anew, --list
 # only says what would run. Leave the machine alone meanwhile; B5 takes hours.
 # Settings: THREADS=2 ARCHS="b0 b2 b5" SIZES="512x512 640x640 1024x1024 1024x2048 2160x3840"
-# PARTS="encoder train model algm cts" RIVALS="--baselines fused" (instead of all that fit into memory)
-# PRESETS="none hq fast n2d plus" RUNS= (of each size, by default 5 to 15) OUT= PYTHON=
+# PARTS="encoder options train model algm cts" RIVALS="--baselines fused" (instead of all that fit into memory)
+# PRESETS="none hq fast n2d plus" RUNS= (of each size, by default 5 to 15) WARMUP=2 OUT= PYTHON=
 
 source "$(dirname "$0")/grid.sh"
 THREADS=${THREADS:-2}
+WARMUP=${WARMUP:-2}
 ARCHS=${ARCHS:-"b0 b2 b5"}
-PARTS=${PARTS:-"encoder train model algm cts"}
+PARTS=${PARTS:-"encoder options train model algm cts"}
 SIZES=${SIZES:-"512x512 640x640 1024x1024 1024x2048 2160x3840"}
 
 runs_of() {
@@ -37,8 +38,18 @@ encoder() {
     for size in $SIZES; do
       measure "encoder_${arch}_${size}_cpu" $(mit_configs "$arch") --part encoder --limit \
         $(rivals_of "$size") --shape ${size/x/ } --threads "$THREADS" --runs "$(runs_of "$size")" \
-        --warmup 2
+        --warmup "$WARMUP"
     done
+  done
+}
+
+# Options that no preset has, beside the presets.
+options() {
+  for arch in $ARCHS; do
+    [ -f "benchmarks/options/${arch}_turbo.py" ] || continue
+    measure "options_${arch}_1024x1024_cpu" configs/segformerpp/"$arch"_cityscapes_{none,fast,plus}.py \
+      benchmarks/options/"$arch"_*.py --part encoder --baselines fused --shape 1024 1024 \
+      --threads "$THREADS" --runs "${RUNS:-9}" --warmup "$WARMUP"
   done
 }
 
@@ -46,10 +57,10 @@ encoder() {
 train() {
   for arch in $ARCHS; do
     measure "train_${arch}_512x512_cpu" configs/segformerpp/"$arch"_ade20k_{none,hq,fast,n2d,plus}.py \
-      --train --batch-size 2 --shape 512 512 --threads "$THREADS" --runs "${RUNS:-5}" --warmup 2
+      --train --batch-size 2 --shape 512 512 --threads "$THREADS" --runs "${RUNS:-5}" --warmup "$WARMUP"
   done
   measure train_b0_288x352_cpu configs/segformerpp/b0_camvid_{none,hq,fast,n2d,plus}.py --train \
-    --batch-size 4 --shape 288 352 --threads "$THREADS" --runs "${RUNS:-9}" --warmup 2
+    --batch-size 4 --shape 288 352 --threads "$THREADS" --runs "${RUNS:-9}" --warmup "$WARMUP"
 }
 
 # The whole network, and the head alone.
@@ -57,7 +68,7 @@ model() {
   measure model_b0_cpu \
     configs/segformerpp/b0_camvid_{none,hq,hq_proportional,fast,fast_proportional,n2d,plus,downsample}.py \
     --shape 360 480 --shape 512 512 --shape 640 640 --shape 1024 1024 --shape 1024 2048 \
-    --threads "$THREADS" --runs "${RUNS:-9}" --warmup 2
+    --threads "$THREADS" --runs "${RUNS:-9}" --warmup "$WARMUP"
   measure head_b0_cpu configs/segformerpp/b0_cityscapes_none.py --part head --shape 1024 1024 \
     --threads "$THREADS" --runs "${RUNS:-9}"
 }
@@ -83,8 +94,8 @@ cts() {
 
 for part in $PARTS; do
   case $part in
-    encoder | train | model | algm | cts) $part ;;
-    *) echo "error: PARTS has $part, allowed are encoder, train, model, algm and cts." >&2; exit 2 ;;
+    encoder | options | train | model | algm | cts) $part ;;
+    *) echo "error: PARTS has $part, allowed are encoder, options, train, model, algm and cts." >&2; exit 2 ;;
   esac
 done
 

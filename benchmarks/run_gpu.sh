@@ -70,4 +70,15 @@ for arch in t s b l; do
   done
 done
 
+# Kernels alone, into JSON: Triton's matching, and attention without padding.
+for script in matching unpadded; do
+  file=$OUT/../kernels/${script}_${GPU}.json
+  if [ "$LIST" = 1 ]; then
+    echo "$file: benchmarks/${script}_gpu.py"
+  elif [ ! -f "$file" ] || [ "$FORCE" = 1 ]; then
+    mkdir -p "$(dirname "$file")"
+    "$PYTHON" "benchmarks/${script}_gpu.py" --json "$file" || FAILED+=("$file")
+  fi
+done
+
 finish

@@ -3,14 +3,14 @@
 # What has its CSV already is skipped, so that a stopped run goes on: --force measures anew, --list
 # only says what would run. Leave the machine alone meanwhile; B5 takes hours.
 # Settings: THREADS=2 ARCHS="b0 b2 b5" SIZES="512x512 640x640 1024x1024 1024x2048 2160x3840"
-# PARTS="encoder options train model algm cts" RIVALS="--baselines fused" (instead of all that fit into memory)
+# PARTS="encoder kept limit options train model algm cts" RIVALS="--baselines fused" (instead of all that fit into memory)
 # PRESETS="none hq fast n2d plus" RUNS= (of each size, by default 5 to 15) WARMUP=2 OUT= PYTHON=
 
 source "$(dirname "$0")/grid.sh"
 THREADS=${THREADS:-2}
 WARMUP=${WARMUP:-2}
 ARCHS=${ARCHS:-"b0 b2 b5"}
-PARTS=${PARTS:-"encoder options train model algm cts"}
+PARTS=${PARTS:-"encoder kept limit options train model algm cts"}
 SIZES=${SIZES:-"512x512 640x640 1024x1024 1024x2048 2160x3840"}
 
 runs_of() {
@@ -39,6 +39,28 @@ encoder() {
       measure "encoder_${arch}_${size}_cpu" $(mit_configs "$arch") --part encoder --limit \
         $(rivals_of "$size") --shape ${size/x/ } --threads "$THREADS" --runs "$(runs_of "$size")" \
         --warmup "$WARMUP"
+    done
+  done
+}
+
+# The encoders where glibc keeps what is freed, so that no memory is mapped anew.
+kept() {
+  for arch in $ARCHS; do
+    for size in $SIZES; do
+      MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=4000000000 \
+        measure "kept_${arch}_${size}_cpu" $(mit_configs "$arch") --part encoder --limit \
+        $(rivals_of "$size") --shape ${size/x/ } --threads "$THREADS" --runs "$(runs_of "$size")" \
+        --warmup "$WARMUP"
+    done
+  done
+}
+
+# Our own encoders alone, against what merging could win.
+limit() {
+  for arch in $ARCHS; do
+    for size in $SIZES; do
+      measure "limit_${arch}_${size}_cpu" $(mit_configs "$arch") --part encoder --limit --baselines none \
+        --shape ${size/x/ } --threads "$THREADS" --runs "$(runs_of "$size")" --warmup "$WARMUP"
     done
   done
 }
@@ -94,8 +116,8 @@ cts() {
 
 for part in $PARTS; do
   case $part in
-    encoder | options | train | model | algm | cts) $part ;;
-    *) echo "error: PARTS has $part, allowed are encoder, options, train, model, algm and cts." >&2; exit 2 ;;
+    encoder | kept | limit | options | train | model | algm | cts) $part ;;
+    *) echo "error: PARTS has $part, allowed are encoder, kept, limit, options, train, model, algm and cts." >&2; exit 2 ;;
   esac
 done
 

@@ -17,6 +17,7 @@ from mmtokmerge.benchmark.baselines import stock_model
 from mmtokmerge.benchmark.command import benchmark, read_baselines
 from mmtokmerge.benchmark.contestants import build_contestants
 from mmtokmerge.benchmark.flops import forward_flops
+from mmtokmerge.benchmark.machine import describe_machine
 from mmtokmerge.benchmark.plot import save_plot
 from mmtokmerge.benchmark.report import csv_path, save_csv, save_json
 from mmtokmerge.benchmark.result import Result, compare
@@ -197,6 +198,14 @@ def test_the_tool_prints_and_writes(tmp_path, capsys, monkeypatch):
     assert stock["speedup"] == {"stock": 1} and len(ours["samples"]) == 1
     assert 0 < ours["flops"] < stock["flops"]
     assert len(list(Path("benchmarks/results").glob("head_*_fp32.csv"))) == 1
+
+
+def test_the_machine_names_the_allocators_settings(monkeypatch):
+    for key in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "LD_PRELOAD"):
+        monkeypatch.delenv(key, raising=False)
+    assert describe_machine("cpu")["allocator"] == ""
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "4000000000")
+    assert describe_machine("cpu")["allocator"] == "MALLOC_TRIM_THRESHOLD_=4000000000"
 
 
 def test_a_training_step_changes_the_weights():

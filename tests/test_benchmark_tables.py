@@ -43,6 +43,32 @@ def test_files_of_one_kind_make_one_table(tmp_path):
     ]
 
 
+def test_without_baselines_ratios_are_over_the_unmerged_model(tmp_path):
+    results = [
+        Result((64, 96), "b0_x_none", False, 1, [2.0]),
+        Result((64, 96), "b0_x_hq", False, 1, [1.6], limits=Limits("b0_x_none", 1.25, 2.0, 1.3)),
+    ]
+    compare(results)
+    save_csv(tmp_path / "a.csv", results, Settings(shapes=((64, 96),)), MACHINE)
+    rows = make_tables([tmp_path / "a.csv"]).splitlines()
+    assert rows[0].endswith("speed-up over b0_x_none**")
+    assert rows[-2:] == ["| b0_x_none | 1.00 |", "| b0_x_hq | 1.25 (96%) |"]
+
+
+def test_another_allocator_makes_another_table(tmp_path):
+    results = [
+        Result((64, 96), "stock fused", True, 1, [2.0]),
+        Result((64, 96), "a", False, 1, [1]),
+    ]
+    compare(results)
+    settings = Settings(shapes=((64, 96),))
+    for name, allocator in (("a", ""), ("b", "MALLOC_TRIM_THRESHOLD_=1")):
+        save_csv(tmp_path / f"{name}.csv", results, settings, {**MACHINE, "allocator": allocator})
+    text = make_tables([tmp_path / "a.csv", tmp_path / "b.csv"])
+    assert text.count("speed-up over stock fused**") == 2
+    assert text.count("MALLOC_TRIM_THRESHOLD_=1; Some CPU") == 1
+
+
 def test_training_shows_memory_and_a_model_that_did_not_run_says_why(tmp_path):
     save(tmp_path / "a.csv", 96, train=True, note="out of memory")
     rows = make_tables([tmp_path / "a.csv"]).splitlines()

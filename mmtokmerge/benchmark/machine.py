@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from datetime import datetime, timezone
@@ -19,6 +20,8 @@ PACKAGES = {
     "mmsegmentation": ("mmsegmentation", "onedl-mmsegmentation"),
     "mmpose": ("mmpose", "onedl-mmpose"),
 }
+# What decides whether memory that was freed is mapped anew, which takes much of a CPU's time.
+ALLOCATOR = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "LD_PRELOAD")
 
 
 def describe_machine(device: str) -> dict[str, Any]:
@@ -30,6 +33,9 @@ def describe_machine(device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "allocator": ", ".join(
+            f"{key}={os.environ[key]}" for key in ALLOCATOR if key in os.environ
+        ),
         "mmtokmerge": __version__,
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

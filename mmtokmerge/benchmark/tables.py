@@ -56,7 +56,7 @@ def make_tables(files: Iterable[Path]) -> str:
         grid = grids.setdefault(title, Grid(title))
         for row in rows:
             size = f"{row['height']} x {row['width']}"
-            grid.cells.setdefault(row["model"], {})[size] = _cell(row, base)
+            grid.cells.setdefault(row["model"], {})[size] = _cell(row, base, _reference(rows))
     return "\n\n".join(grid.render() for grid in grids.values())
 
 
@@ -92,6 +92,11 @@ def _base(rows: Sequence[Row]) -> str | None:
     return next((name for name in BASES if f"{RATIO}{slug(name)}" in rows[0]), None)
 
 
+def _reference(rows: Sequence[Row]) -> str | None:
+    """The own unmerged model that a file without baselines compares with."""
+    return next((row["limit_reference"] for row in rows if row.get("limit_reference")), None)
+
+
 def _title(rows: Sequence[Row], base: str | None) -> str:
     row = rows[0]
     batches = {each["batch_size"] for each in rows if each["batch_size"]}
@@ -100,9 +105,11 @@ def _title(rows: Sequence[Row], base: str | None) -> str:
     words += ["compiled"] * (row.get("compile") == "True")
     words += ["CUDA graph"] * (row.get("cuda_graph") == "True")
     words += [f"{row['images']} images"] if row.get("images") else []
+    words += [row["allocator"]] if row.get("allocator") else []
     threads = f", {row['threads']} threads" if row.get("device") == "cpu" else ""
     machine = f"{row['machine']}{threads}, torch {row['torch']}"
-    over = "images a second" if base is None else f"speed-up over {base}"
+    reference = _reference(rows) if base is None else base
+    over = "images a second" if reference is None else f"speed-up over {reference}"
     return f"{', '.join(words)}; {machine}: {over}"
 
 
@@ -117,9 +124,14 @@ def _network(rows: Sequence[Row]) -> str:
     return "_".join(same) or "several networks"
 
 
-def _cell(row: Row, base: str | None) -> str:
+def _cell(row: Row, base: str | None, reference: str | None) -> str:
     """The ratio; how near it is to the limit; the memory of training; or why there is nothing."""
-    value = row["images_per_second"] if base is None else row[f"{RATIO}{slug(base)}"]
+    if base is not None:
+        value = row[f"{RATIO}{slug(base)}"]
+    elif reference is not None:
+        value = "1" if row["model"] == reference else row["speedup_over_limit_reference"]
+    else:
+        value = row["images_per_second"]
     if not value:
         return row["note"]
     shown = f"{float(value):.2f}"

@@ -81,6 +81,7 @@ def _attend_rows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor
             shift = None if bias is None else bias[image, head]
             for top in range(0, num_queries, rows):
                 part = q[image, head, top : top + rows]
-                weights = linear(part, keys[image, head], shift).softmax(dim=-1)
-                y[image, top : top + rows, head] = linear(weights, columns[image, head])
+                scores = linear(part, keys[image, head], shift)
+                torch.softmax(scores, dim=-1, out=scores)  # one buffer, which stays in the heap
+                y[image, top : top + rows, head] = linear(scores, columns[image, head])
     return y.transpose(1, 2)

@@ -2,8 +2,9 @@
 
     python benchmarks/kernels_cpu.py --threads 2 --out benchmarks/kernels/cpu
 
-Shapes are those of MiT-B2 at 1024x1024, unmerged and merged. Both ways take turns; each value is
-fp32 operations a second (1 MAC = 2) of a call's median time, on operands that may lie in the cache.
+Shapes are those of MiT-B2 at 1024x1024, unmerged and merged, and of attention in B0 and in larger
+images. Both ways take turns; each value is fp32 operations a second (1 MAC = 2) of a call's median
+time, on operands that may lie in the cache.
 Writes OUT.csv, and OUT.md with the machine and versions.
 """
 
@@ -36,15 +37,19 @@ PRODUCTS = [
     (1024, 512, 2048),
 ]  # tokens, channels, columns
 ATTENTION = [
-    (65536, 1024, 1),
-    (16384, 1024, 2),
-    (4096, 1024, 5),
-    (1024, 1024, 8),
-    (65536, 410, 1),
-    (65536, 103, 1),
-    (820, 1024, 5),
-    (410, 1024, 5),
-]  # queries, keys, heads of 64 channels
+    (65536, 1024, 1, 64),
+    (16384, 1024, 2, 64),
+    (4096, 1024, 5, 64),
+    (1024, 1024, 8, 64),
+    (65536, 410, 1, 64),
+    (65536, 103, 1, 64),
+    (820, 1024, 5, 64),
+    (410, 1024, 5, 64),
+    (65536, 1024, 1, 32),
+    (16384, 2048, 1, 32),
+    (16384, 8160, 1, 32),
+    (16384, 8160, 1, 64),
+]  # queries, keys, heads, channels of a head
 HEADS = ["what", "shape", "torch, GFLOP/s", "ours, GFLOP/s", "ratio"]
 
 
@@ -87,12 +92,12 @@ def product(tokens: int, channels: int, columns: int, runs: int) -> list[str]:
     )
 
 
-def attention(queries: int, keys: int, heads: int, runs: int) -> list[str]:
-    q, k, v = (torch.randn(1, n, heads, 64).transpose(1, 2) for n in (queries, keys, keys))
+def attention(queries: int, keys: int, heads: int, width: int, runs: int) -> list[str]:
+    q, k, v = (torch.randn(1, n, heads, width).transpose(1, 2) for n in (queries, keys, keys))
     return compare(
         "attention",
-        f"{queries} x {keys}, {heads} heads",
-        4 * queries * keys * heads * 64,
+        f"{queries} x {keys}, {heads} x {width}",
+        4 * queries * keys * heads * width,
         lambda: F.scaled_dot_product_attention(q, k, v),
         lambda: attend(q, k, v),
         runs,

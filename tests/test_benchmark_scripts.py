@@ -50,11 +50,11 @@ def test_kernels_are_compared_and_written(tmp_path: Path, monkeypatch: pytest.Mo
     script = runpy.run_path(str(BENCHMARKS / "kernels_cpu.py"))
     own = script["main"].__globals__
     monkeypatch.setitem(own, "PRODUCTS", [(64, 8, 8)])
-    monkeypatch.setitem(own, "ATTENTION", [(600, 300, 1)])
+    monkeypatch.setitem(own, "ATTENTION", [(600, 300, 1, 8)])
     out = tmp_path / "new" / "cpu"
     monkeypatch.setattr(sys, "argv", ["kernels_cpu.py", "--runs", "2", "--out", str(out)])
     script["main"]()
     rows = list(csv.DictReader(out.with_suffix(".csv").open()))
     assert [row["what"] for row in rows] == ["product", "attention"]
     assert all(float(row["ratio"]) > 0 for row in rows)
-    assert "600 x 300, 1 heads" in out.with_suffix(".md").read_text()
+    assert "600 x 300, 1 x 8" in out.with_suffix(".md").read_text()

@@ -55,6 +55,14 @@ def test_without_baselines_ratios_are_over_the_unmerged_model(tmp_path):
     assert rows[-2:] == ["| b0_x_none | 1.00 |", "| b0_x_hq | 1.25 (96%) |"]
 
 
+def test_a_second_run_of_one_size_has_a_table_of_its_own(tmp_path):
+    for name in ("a", "b", "c"):
+        save(tmp_path / f"{name}.csv", 128 if name == "c" else 96)
+    tables = make_tables([tmp_path / f"{name}.csv" for name in ("a", "b", "c")]).split("\n\n**")
+    assert [table.partition("**\n")[0].endswith("(b)") for table in tables] == [False, True]
+    assert "| 64 x 96 | 64 x 128 |" in tables[0] and "128" not in tables[1]
+
+
 def test_another_allocator_makes_another_table(tmp_path):
     results = [
         Result((64, 96), "stock fused", True, 1, [2.0]),

@@ -53,10 +53,17 @@ def make_tables(files: Iterable[Path]) -> str:
         rows = _read(path)
         base = _base(rows)
         title = _title(rows, base)
+        cells = [
+            (row["model"], f"{row['height']} x {row['width']}", _cell(row, base, _reference(rows)))
+            for row in rows
+        ]
+        if title in grids and any(
+            size in grids[title].cells.get(name, {}) for name, size, _ in cells
+        ):
+            title = f"{title} ({path.stem})"  # another run of the same sizes has a table of its own
         grid = grids.setdefault(title, Grid(title))
-        for row in rows:
-            size = f"{row['height']} x {row['width']}"
-            grid.cells.setdefault(row["model"], {})[size] = _cell(row, base, _reference(rows))
+        for name, size, cell in cells:
+            grid.cells.setdefault(name, {})[size] = cell
     return "\n\n".join(grid.render() for grid in grids.values())
 
 

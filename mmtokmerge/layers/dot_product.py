@@ -15,6 +15,7 @@ MIN_SCORES = 2**16  # of a head; below, the calls cost more than they win
 # Of all threads.
 MIN_ROWS = 512
 MIN_KEYS = 64
+WIDE, MAX_NARROW_KEYS = 64, 1536  # channels of a head; of fewer, many keys are torch's kernel's
 
 
 def attend(
@@ -60,9 +61,10 @@ def by_rows(num_queries: int, k: Tensor, bias: Tensor | None = None) -> bool:
     """
     if torch.is_grad_enabled() or not by_convolution(k):
         return False
-    num_keys = k.shape[-2]
+    num_keys, width = k.shape[-2:]
     shared = bias is None or (bias.dim() == 4 and bias.shape[2] == 1)
     many = num_queries >= MIN_ROWS and num_keys >= MIN_KEYS
+    many = many and (width >= WIDE or num_keys <= MAX_NARROW_KEYS)
     return shared and many and num_queries * num_keys >= MIN_SCORES * torch.get_num_threads()
 
 

@@ -150,3 +150,12 @@ def test_more_threads_take_more_rows_or_none(taken: list[tuple[int, ...]]) -> No
         torch.set_num_threads(2)
         attend(q, k, k)
     assert len(taken) == 1
+
+
+def test_many_keys_of_narrow_heads_are_torchs(taken: list[tuple[int, ...]]) -> None:
+    for width, keys in ((32, 1536), (32, 1537), (64, 1537)):
+        q, k = torch.randn(1, 1, 600, width), torch.randn(1, 1, keys, width)
+        with torch.no_grad():
+            y = attend(q, k, k)
+        torch.testing.assert_close(y, formula(q, k, k), rtol=1e-4, atol=1e-5)
+    assert [shape[-1] for shape in taken] == [32, 64]

@@ -34,13 +34,16 @@ def main() -> None:
         )
     if args.out.exists():
         raise InputError(f"{args.out} exists already: name another folder")
+    labels = {i: args.data / "annotations" / "train" / f"{i.stem}.png" for i in images}
+    for file in labels.values():
+        if not file.is_file():
+            raise InputError(f"{file} is missing: every image needs its labels")
     for image in images:
         split = "val" if image in held else "train"
-        for kind in ("images", "annotations"):
+        for kind, file in (("images", image), ("annotations", labels[image])):
             folder = args.out / kind / split
             folder.mkdir(parents=True, exist_ok=True)
-            for file in (args.data / kind / "train").glob(f"{image.stem}.*"):
-                (folder / file.name).symlink_to(file.resolve())
+            (folder / file.name).symlink_to(file.resolve())
     print(f"{len(images) - len(held)} images to train on, {len(held)} to test on in {args.out}")
 
 

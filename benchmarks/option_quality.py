@@ -86,6 +86,7 @@ SETTINGS: dict[str, Any] = {
     "pooled queries in 1-2, bilinear, fast, proportional, local, reuse 2": stages(
         {**PKV, **POOL, **BILINEAR, **LOCAL, **REUSE}, {**Q, **LOCAL, **REUSE}
     ),
+    "pooled queries, keys 0.9 in 1-2, proportional": stages({**PKV, **POOL}, POOL),
     "pooled queries, bilinear, keys 0.9 in 1-2, proportional": stages(
         {**PKV, **POOL, **BILINEAR}, {**POOL, **BILINEAR}
     ),

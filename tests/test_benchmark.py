@@ -201,7 +201,7 @@ def test_the_tool_prints_and_writes(tmp_path, capsys, monkeypatch):
 
 
 def test_the_machine_names_the_allocators_settings(monkeypatch):
-    for key in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "LD_PRELOAD"):
+    for key in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD"):
         monkeypatch.delenv(key, raising=False)
     assert describe_machine("cpu")["allocator"] == ""
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "4000000000")

@@ -45,6 +45,10 @@ def test_holdout_links_whole_drives(tmp_path: Path) -> None:
     assert wrong.stderr.splitlines()[-1].endswith("take one of its drives, a, b, c")
     assert not (tmp_path / "other").exists()
 
+    (data / "annotations" / "train" / "c_1.png").unlink()
+    missing = split(data, tmp_path / "other", "--drive", "a")
+    assert missing.returncode == 1 and "c_1.png is missing" in missing.stderr.splitlines()[-1]
+
 
 def test_kernels_are_compared_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = runpy.run_path(str(BENCHMARKS / "kernels_cpu.py"))

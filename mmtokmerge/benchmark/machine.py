@@ -21,7 +21,7 @@ PACKAGES = {
     "mmpose": ("mmpose", "onedl-mmpose"),
 }
 # What decides whether memory that was freed is mapped anew, which takes much of a CPU's time.
-ALLOCATOR = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "LD_PRELOAD")
+ALLOCATOR = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 
 def describe_machine(device: str) -> dict[str, Any]:

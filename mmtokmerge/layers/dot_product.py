@@ -46,7 +46,8 @@ def attend(
         if bias is not None:
             logits = logits + bias
         return F.dropout(logits.softmax(dim=-1), dropout, training=dropout > 0) @ v
-    if dropout == 0 and by_rows(q.shape[2], k, bias):
+    alike = q.shape[:2] == k.shape[:2] == v.shape[:2]
+    if dropout == 0 and alike and by_rows(q.shape[2], k, bias):
         return _attend_rows(q, k, v, bias)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
 
@@ -62,7 +63,9 @@ def by_rows(num_queries: int, k: Tensor, bias: Tensor | None = None) -> bool:
     if torch.is_grad_enabled() or not by_convolution(k):
         return False
     num_keys, width = k.shape[-2:]
-    shared = bias is None or (bias.dim() == 4 and bias.shape[2] == 1)
+    shared = bias is None or (
+        bias.dim() == 4 and bias.shape[2:] == (1, num_keys) and bias.dtype == k.dtype
+    )
     many = num_queries >= MIN_ROWS and num_keys >= MIN_KEYS
     many = many and (width >= WIDE or num_keys <= MAX_NARROW_KEYS)
     return shared and many and num_queries * num_keys >= MIN_SCORES * torch.get_num_threads()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ..merging.linear import is_recorded
 from .layout import to_map, to_tokens
 from .linear import linear
 
@@ -71,7 +72,7 @@ class MixFFN(nn.Module):
         return drop2(out)
 
     def _rows_of_strip(self, x: Tensor, hw: tuple[int, int]) -> int:
-        if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if x.device.type != "cpu" or torch.is_grad_enabled() or is_recorded():
             return hw[0]
         row = x.shape[0] * hw[1] * self.layers[0].out_channels * x.element_size()
         if row * hw[0] <= WHOLE_BYTES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..merging.linear import is_recorded
 from .linear import Linear
 
 WHOLE_BYTES = 16 * 2**20  # hidden rows up to this size are made in one piece
@@ -43,7 +44,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens ``(B, N, C)`` to ``(B, N, C)``."""
-        if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if x.device.type != "cpu" or torch.is_grad_enabled() or is_recorded():
             return self.layers(x)
         row = self.layers[1].in_features * x.element_size()
         rows = x.flatten(0, 1)

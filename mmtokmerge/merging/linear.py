@@ -19,7 +19,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         weight: ``(D, C)``.
         bias: ``(D,)`` or None.
     """
-    if not by_convolution(x):
+    if not by_convolution(x) or weight.numel() == 0:
         return F.linear(x, weight, bias)
     rows = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)  # (1, C, 1, N) channels-last
     out = F.conv2d(rows, weight[:, :, None, None], bias)
@@ -35,9 +35,14 @@ def products(x: Tensor, y: Tensor) -> Tensor:
     return torch.stack([linear(rows, others) for rows, others in zip(x, y)])
 
 
+def is_recorded() -> bool:
+    """Whether torch compiles or traces: loops over rows would then hold for this size alone."""
+    return torch.compiler.is_compiling() or bool(torch.jit.is_tracing())
+
+
 def by_convolution(x: Tensor) -> bool:
     """Whether products of ``x`` with a matrix run in oneDNN: fp32 on a CPU, as torch runs it."""
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.float32:
+    if is_recorded() or x.device.type != "cpu" or x.dtype != torch.float32:
         return False
     onednn = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
     return onednn and x.numel() > 0 and not torch.is_autocast_enabled("cpu")

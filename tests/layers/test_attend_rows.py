@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmtokmerge.layers import MultiheadAttention, attend, dot_product
 from mmtokmerge.layers import attention as attention_module
+from mmtokmerge.models import MiTPlusPlus
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="torch without oneDNN"
@@ -159,3 +160,25 @@ def test_many_keys_of_narrow_heads_are_torchs(taken: list[tuple[int, ...]]) -> N
             y = attend(q, k, k)
         torch.testing.assert_close(y, formula(q, k, k), rtol=1e-4, atol=1e-5)
     assert [shape[-1] for shape in taken] == [32, 64]
+
+
+def test_other_shapes_are_torchs(taken: list[tuple[int, ...]]) -> None:
+    q, k = torch.randn(1, 2, 600, 8), torch.randn(1, 2, 300, 8)
+    with torch.no_grad():
+        y = attend(q, k, k, torch.ones(1, 2, 1, 1))
+        torch.testing.assert_close(y, formula(q, k, k), rtol=1e-4, atol=1e-5)
+        seen = torch.ones(1, 1, 1, 300, dtype=torch.bool)
+        torch.testing.assert_close(attend(q, k, k, seen), y, rtol=1e-4, atol=1e-5)
+    assert not taken
+
+
+def test_a_trace_holds_for_other_sizes() -> None:
+    """Loops over rows would be recorded for the size that was traced alone."""
+    torch.manual_seed(0)
+    model = MiTPlusPlus(arch="b0").eval()
+    with torch.no_grad():
+        traced = torch.jit.trace(model, torch.randn(1, 3, 256, 256), check_trace=False)
+        for shape in ((2, 3, 256, 256), (1, 3, 288, 320)):
+            x = torch.randn(*shape)
+            for one, other in zip(traced(x), model(x)):
+                torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)

@@ -48,7 +48,8 @@ class BEiT(VisionTransformer):
         act_cfg: mmcv's config of the MLP's activation.
         patch_norm: A norm after the patch embedding.
         final_norm: A norm after the last layer.
-        fused_attention: Use torch's fused attention kernels; False spells the softmax out.
+        fused_attention: Use fused attention kernels, see :func:`mmtokmerge.layers.attend`; False
+            spells the softmax out.
         with_cp: Recompute each layer in the backward pass to save memory.
         init_cfg: MMEngine's initialisation; 'Pretrained' resizes the relative position biases.
 

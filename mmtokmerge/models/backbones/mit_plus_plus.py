@@ -101,10 +101,10 @@ class MiTPlusPlus(BaseModule):
     Args:
         arch: 'b0' to 'b5', or a dict of :class:`mmtokmerge.merging.arch.MiTArch`'s fields.
         merging: A preset, 'none', 'hq', 'fast' or 'n2d' (Segformer++, table I) or 'plus', which is
-            faster than 'fast' and made for weights trained without merging, or four stage dicts
-            with keys ``r_q``, ``r_kv`` (fraction of tokens merged away), ``q_mode``, ``kv_mode``
-            ('bsm', 'n1d', 'n2d'; 'bsm' where a rate is given alone), ``q_stride``, ``kv_stride``
-            (an int or (h, w); 2 where absent), ``proportional``, and beyond the paper
+            mostly faster than 'fast' and made for weights trained without merging, or four stage
+            dicts with keys ``r_q``, ``r_kv`` (fraction of tokens merged away), ``q_mode``,
+            ``kv_mode`` ('bsm', 'n1d', 'n2d'; 'bsm' where a rate is given alone), ``q_stride``,
+            ``kv_stride`` (an int or (h, w); 2 where absent), ``proportional``, and beyond the paper
             ``destination`` ('corner' or 'centre': which token of a cell the others may join),
             ``match`` ('global' or 'local': join any destination, or one of the nine cells around),
             ``unmerge`` ('copy' or 'bilinear', for queries of 'n2d') and ``reuse`` (k: of k
@@ -122,7 +122,8 @@ class MiTPlusPlus(BaseModule):
         drop_path_rate: Stochastic depth of the last layer; grows linearly from 0.
         norm_cfg: mmcv's config of the norms.
         act_cfg: mmcv's config of the MixFFN's activation.
-        fused_attention: Use torch's fused attention kernels; False spells the softmax out.
+        fused_attention: Use fused attention kernels, see :func:`mmtokmerge.layers.attend`; False
+            spells the softmax out.
         with_cp: Recompute each layer in the backward pass to save memory.
         init_cfg: MMEngine's initialisation, a pretrained checkpoint for example.
 

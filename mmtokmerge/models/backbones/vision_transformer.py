@@ -96,7 +96,8 @@ class VisionTransformer(BaseModule):
         patch_norm: A norm after the patch embedding.
         final_norm: A norm after the last layer.
         interpolate_mode: Of the position embeddings.
-        fused_attention: Use torch's fused attention kernels; False spells the softmax out.
+        fused_attention: Use fused attention kernels, see :func:`mmtokmerge.layers.attend`; False
+            spells the softmax out.
         unpadded_attention: Where the images of a batch keep different numbers of tokens, attend
             among each image's own tokens by their numbers ``(B,)``, see
             :func:`mmtokmerge.layers.attend_unpadded`, not with a bias ``(B, 1, 1, M)`` that hides

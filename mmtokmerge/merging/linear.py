@@ -37,7 +37,10 @@ def products(x: Tensor, y: Tensor) -> Tensor:
 
 def is_recorded() -> bool:
     """Whether torch compiles or traces: loops over rows would then hold for this size alone."""
-    return torch.compiler.is_compiling() or bool(torch.jit.is_tracing())
+    if torch.compiler.is_compiling():
+        return True
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing
 
 
 def by_convolution(x: Tensor) -> bool:

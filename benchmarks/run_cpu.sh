@@ -33,36 +33,29 @@ rivals_of() {
   fi
 }
 
-encoder() {
+# Encoders of every arch and size, into CSVs whose names begin with the first argument.
+encoders() {
   for arch in $ARCHS; do
     for size in $SIZES; do
-      measure "encoder_${arch}_${size}_cpu" $(mit_configs "$arch") --part encoder --limit \
+      measure "$1_${arch}_${size}_cpu" $(mit_configs "$arch") --part encoder --limit \
         $(rivals_of "$size") --shape ${size/x/ } --threads "$THREADS" --runs "$(runs_of "$size")" \
         --warmup "$WARMUP"
     done
   done
 }
 
-# The encoders where glibc keeps what is freed, so that no memory is mapped anew.
+encoder() {
+  encoders encoder
+}
+
+# The same where glibc keeps what is freed, so that no memory is mapped anew.
 kept() {
-  for arch in $ARCHS; do
-    for size in $SIZES; do
-      MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=4000000000 \
-        measure "kept_${arch}_${size}_cpu" $(mit_configs "$arch") --part encoder --limit \
-        $(rivals_of "$size") --shape ${size/x/ } --threads "$THREADS" --runs "$(runs_of "$size")" \
-        --warmup "$WARMUP"
-    done
-  done
+  MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=4000000000 encoders kept
 }
 
 # Our own encoders alone, against what merging could win.
 limit() {
-  for arch in $ARCHS; do
-    for size in $SIZES; do
-      measure "limit_${arch}_${size}_cpu" $(mit_configs "$arch") --part encoder --limit --baselines none \
-        --shape ${size/x/ } --threads "$THREADS" --runs "$(runs_of "$size")" --warmup "$WARMUP"
-    done
-  done
+  RIVALS="--baselines none" encoders limit
 }
 
 # Options that no preset has, beside the presets.

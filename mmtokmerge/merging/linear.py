@@ -39,6 +39,7 @@ def is_recorded() -> bool:
     """Whether torch compiles or traces: loops over rows would then hold for this size alone."""
     if torch.compiler.is_compiling():
         return True
+    # torch.jit has it without naming it among what it exports, and without types.
     tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     return tracing
 

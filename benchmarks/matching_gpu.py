@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +15,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from mmtokmerge.benchmark.kernel_rows import KernelRow, kernel_rows, save_kernel_rows
 from mmtokmerge.benchmark.machine import describe_machine
 from mmtokmerge.benchmark.settings import DTYPES
-from mmtokmerge.benchmark.timing import cuda_timer, interleave, summarise
+from mmtokmerge.benchmark.timing import cuda_timer, interleave
 from mmtokmerge.errors import InputError
 from mmtokmerge.merging.arch import read_arch
 from mmtokmerge.merging.settings import read_merging
@@ -49,18 +49,6 @@ class Size:
     targets: int
     channels: int
     dtype: str
-
-
-@dataclass(frozen=True)
-class Row:
-    """One way of one size, in milliseconds."""
-
-    size: Size
-    way: str
-    median: float
-    p10: float
-    p90: float
-    samples: list[float]
 
 
 @dataclass(frozen=True)
@@ -130,7 +118,7 @@ def main(args: argparse.Namespace) -> None:
     os.environ[SWITCH] = "0"  # most_similar is torch's own here, whatever the person's setting
     torch.backends.cuda.matmul.allow_tf32 = args.tf32
     console = Console()
-    rows: list[Row] = []
+    rows: list[KernelRow] = []
     checks: list[Agreement] = []
     for size in sizes:
         x, targets = tokens_of(size)
@@ -140,13 +128,8 @@ def main(args: argparse.Namespace) -> None:
     console.print(table_of(rows, checks))
     if args.json is not None:
         settings = dict(graphs=args.graphs, tf32=args.tf32, runs=args.runs, warmup=args.warmup)
-        content = dict(
-            machine=describe_machine("cuda"),
-            settings=settings,
-            rows=[asdict(row) for row in rows],
-            agreement=[asdict(check) for check in checks],
-        )
-        args.json.write_text(json.dumps(content, indent=1) + "\n")
+        agreement = [asdict(check) for check in checks]
+        save_kernel_rows(args.json, rows, describe_machine("cuda"), settings, agreement=agreement)
         console.print(f"wrote {args.json}")
 
 
@@ -217,7 +200,7 @@ def _cosine(x: Tensor, targets: Tensor, index: Tensor) -> Tensor:
     return torch.cosine_similarity(x.double(), chosen.double(), dim=-1)
 
 
-def time_size(size: Size, x: Tensor, targets: Tensor, args: argparse.Namespace) -> list[Row]:
+def time_size(size: Size, x: Tensor, targets: Tensor, args: argparse.Namespace) -> list[KernelRow]:
     """Time the kernel, torch and compiled torch in turn."""
     torch.compiler.reset()  # else torch stops compiling after a few sizes
     compiled = torch.compile(most_similar, dynamic=False)
@@ -235,12 +218,7 @@ def time_size(size: Size, x: Tensor, targets: Tensor, args: argparse.Namespace) 
     samples = interleave(steps, args.runs, cuda_timer)
     if args.graphs:
         samples = {name: [ms / CALLS_OF_A_GRAPH for ms in each] for name, each in samples.items()}
-    return [Row(size, name, *_numbers(each), each) for name, each in samples.items()]
-
-
-def _numbers(samples: Sequence[float]) -> tuple[float, float, float]:
-    summary = summarise(samples)
-    return summary.median, summary.p10, summary.p90
+    return kernel_rows(size, samples)
 
 
 def _step(way: Callable[..., Any], x: Tensor, targets: Tensor) -> Callable[[], Any]:
@@ -261,7 +239,7 @@ def _graph(step: Callable[[], Any]) -> Callable[[], Any]:
     return graph.replay
 
 
-def table_of(rows: Sequence[Row], checks: Sequence[Agreement]) -> Table:
+def table_of(rows: Sequence[KernelRow], checks: Sequence[Agreement]) -> Table:
     """One line for each size: medians, the kernel's speed-ups and whether it agrees."""
     table = Table(title="milliseconds of one call, medians", title_justify="left")
     heads = ("dtype", "batch", "tokens", "destinations", "channels", "kernel", "torch", "compiled")

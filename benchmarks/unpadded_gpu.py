@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from mmtokmerge.benchmark.kernel_rows import KernelRow, kernel_rows, save_kernel_rows
 from mmtokmerge.benchmark.machine import describe_machine
 from mmtokmerge.benchmark.settings import DTYPES
-from mmtokmerge.benchmark.timing import cuda_timer, interleave, summarise
+from mmtokmerge.benchmark.timing import cuda_timer, interleave
 from mmtokmerge.errors import InputError
 from mmtokmerge.layers import attend, attend_unpadded
 from mmtokmerge.layers.unpadded import find_kernel
@@ -57,18 +57,6 @@ class Size:
         return [max(1, round(self.tokens * (1 - (1 - self.least) * step))) for step in steps]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One way of one size, in milliseconds."""
-
-    size: Size
-    way: str
-    median: float
-    p10: float
-    p90: float
-    samples: list[float]
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -99,7 +87,7 @@ def main(args: argparse.Namespace) -> None:
     if not torch.cuda.is_available():
         raise InputError("unpadded_gpu.py times GPU kernels, but torch finds no CUDA device here.")
     console = Console()
-    rows: list[Row] = []
+    rows: list[KernelRow] = []
     differences: dict[Size, float] = {}
     for size in sizes:
         q, k, v = heads_of(size)
@@ -115,13 +103,9 @@ def main(args: argparse.Namespace) -> None:
         console.print(f"{size}: " + ", ".join(f"{r.way} {r.median:.4f}" for r in rows[-3:]))
     console.print(table_of(rows, differences))
     if args.json is not None:
-        content = dict(
-            machine=describe_machine("cuda"),
-            settings=dict(runs=args.runs, warmup=args.warmup),
-            rows=[asdict(row) for row in rows],
-            differences=[dict(size=asdict(key), most=most) for key, most in differences.items()],
-        )
-        args.json.write_text(json.dumps(content, indent=1) + "\n")
+        settings = dict(runs=args.runs, warmup=args.warmup)
+        most = [dict(size=asdict(size), most=value) for size, value in differences.items()]
+        save_kernel_rows(args.json, rows, describe_machine("cuda"), settings, differences=most)
         console.print(f"wrote {args.json}")
 
 
@@ -172,7 +156,7 @@ def compare(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> float:
 
 def time_size(
     size: Size, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, args: argparse.Namespace
-) -> list[Row]:
+) -> list[KernelRow]:
     """Time the three ways in turn."""
     steps: dict[str, Callable[[], Tensor]] = {
         "bias": lambda: attend_padded(q, k, v, lengths),
@@ -183,15 +167,10 @@ def time_size(
         for _ in range(args.warmup):
             step()
     samples = interleave(steps, args.runs, cuda_timer)
-    return [Row(size, way, *_numbers(samples[way]), samples[way]) for way in WAYS]
+    return kernel_rows(size, samples)
 
 
-def _numbers(samples: Sequence[float]) -> tuple[float, float, float]:
-    summary = summarise(samples)
-    return summary.median, summary.p10, summary.p90
-
-
-def table_of(rows: Sequence[Row], differences: dict[Size, float]) -> Table:
+def table_of(rows: Sequence[KernelRow], differences: dict[Size, float]) -> Table:
     """One line for each size: medians, the speed-up over the bias and how far results differ."""
     table = Table(title="milliseconds of one call, medians", title_justify="left")
     heads = ("dtype", "ViT", "batch", "heads", "tokens", "width", *WAYS)

@@ -12,6 +12,7 @@ if find_spec("mmseg") is not None:
     from mmtokmerge.datasets.camvid import CamVidDataset
     from mmtokmerge.datasets.checked import ADE20KDataset, CheckedFiles, CityscapesDataset
     from mmtokmerge.datasets.coco_stuff import COCOStuffDataset
+    from mmtokmerge.datasets.endless_streets import EndlessStreets
     from mmtokmerge.datasets.pascal_context import PascalContextDataset, PascalContextDataset59
 
     __all__ += [
@@ -20,6 +21,7 @@ if find_spec("mmseg") is not None:
         "CamVidDataset",
         "CheckedFiles",
         "CityscapesDataset",
+        "EndlessStreets",
         "PascalContextDataset",
         "PascalContextDataset59",
     ]

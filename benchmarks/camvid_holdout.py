@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmtokmerge.engine.cli import run_tool
+from mmtokmerge.commands.main import guard
 from mmtokmerge.errors import InputError
 
 
@@ -48,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_tool(main))
+    sys.exit(guard(main))

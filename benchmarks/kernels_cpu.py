@@ -19,12 +19,13 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 
-from mmtokmerge.analysis.tables import csv_text, markdown_table, rich_table, write_bytes
-from mmtokmerge.benchmark.machine import describe_machine
-from mmtokmerge.benchmark.timing import interleave, summarise, wall_timer
-from mmtokmerge.engine.cli import run_tool
+from mmtokmerge.commands.main import guard
 from mmtokmerge.errors import InputError
 from mmtokmerge.layers import attend, linear
+from mmtokmerge.measure.machine import describe_machine
+from mmtokmerge.measure.timing import interleave, summarise, wall_timer
+from mmtokmerge.reporting.files import write_bytes
+from mmtokmerge.reporting.tables import csv_text, markdown_table, rich_table
 
 PRODUCTS = [
     (65536, 64, 64),
@@ -121,4 +122,4 @@ def compare(
 
 
 if __name__ == "__main__":
-    sys.exit(run_tool(main))
+    sys.exit(guard(main))

@@ -16,14 +16,14 @@ from rich.table import Table
 from torch import Tensor
 
 from mmtokmerge.benchmark.kernel_rows import KernelRow, kernel_rows, save_kernel_rows
-from mmtokmerge.benchmark.machine import describe_machine
-from mmtokmerge.benchmark.settings import DTYPES
-from mmtokmerge.benchmark.timing import cuda_timer, interleave
+from mmtokmerge.benchmark.options import DTYPES
 from mmtokmerge.errors import InputError
-from mmtokmerge.merging.arch import read_arch
-from mmtokmerge.merging.settings import read_merging
-from mmtokmerge.merging.similarity import most_similar
-from mmtokmerge.merging.triton_similarity import HAS_TRITON, SWITCH, most_similar_triton, pays
+from mmtokmerge.kernels.similarity import most_similar
+from mmtokmerge.kernels.triton_similarity import HAS_TRITON, SWITCH, most_similar_triton, pays
+from mmtokmerge.measure.machine import describe_machine
+from mmtokmerge.measure.timing import cuda_timer, interleave
+from mmtokmerge.merging.segformer.arch import read_arch
+from mmtokmerge.merging.segformer.presets import read_merging
 
 EXAMPLES = """\
 examples:

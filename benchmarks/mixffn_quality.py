@@ -23,13 +23,15 @@ from mmengine.evaluator import Evaluator
 from rich.console import Console
 from torch import Tensor
 
-from mmtokmerge.analysis.mit_plus_plus import load_mit
-from mmtokmerge.analysis.options import prepare, progress_bar
-from mmtokmerge.analysis.rates_command import resize_test
-from mmtokmerge.analysis.samples import Samples
-from mmtokmerge.analysis.tables import markdown_table, write_bytes
-from mmtokmerge.engine.cli import run_tool
+from mmtokmerge.analysis.rates.model import load_mit
+from mmtokmerge.analysis.rates.run import resize_test
+from mmtokmerge.commands.main import guard
+from mmtokmerge.engine.loading import read_config
 from mmtokmerge.layers.layout import to_map, to_tokens
+from mmtokmerge.measure.samples import Samples
+from mmtokmerge.reporting.console import progress_bar
+from mmtokmerge.reporting.files import write_bytes
+from mmtokmerge.reporting.tables import markdown_table
 
 Change = Callable[[Any, Tensor, tuple[int, int], Any, Tensor], Tensor]
 
@@ -107,7 +109,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.set_defaults(cfg_options=None)
     args = parser.parse_args()
-    cfg = prepare(args)
+    cfg = read_config(args)
     model = load_mit(cfg, args.checkpoint, args.device)
     resize_test(cfg, tuple(args.shape))
     samples, console, rows = Samples(cfg, "test"), Console(), []
@@ -130,4 +132,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_tool(main))
+    sys.exit(guard(main))

@@ -21,14 +21,16 @@ import torch
 from mmengine.evaluator import Evaluator
 from rich.console import Console
 
-from mmtokmerge.analysis.mit_plus_plus import load_mit, merging_as
-from mmtokmerge.analysis.options import prepare, progress_bar
-from mmtokmerge.analysis.rates_command import resize_test
-from mmtokmerge.analysis.samples import Samples
-from mmtokmerge.analysis.tables import markdown_table, write_bytes
-from mmtokmerge.engine.cli import run_tool
+from mmtokmerge.analysis.rates.model import load_mit, merging_as
+from mmtokmerge.analysis.rates.run import resize_test
+from mmtokmerge.commands.main import guard
+from mmtokmerge.engine.loading import read_config
 from mmtokmerge.errors import InputError
+from mmtokmerge.measure.samples import Samples
 from mmtokmerge.merging import PRESETS, read_merging
+from mmtokmerge.reporting.console import progress_bar
+from mmtokmerge.reporting.files import write_bytes
+from mmtokmerge.reporting.tables import markdown_table
 
 KV = dict(r_kv=0.9, kv_stride=4)
 Q = dict(r_q=0.9, q_stride=4)
@@ -115,7 +117,7 @@ def main() -> None:
     done = {(row["merging"], int(row["height"]), int(row["width"])) for row in rows}
     console = Console()
     for height, width in args.shape:
-        cfg = prepare(args)
+        cfg = read_config(args)
         model = load_mit(cfg, args.checkpoint, args.device)
         resize_test(cfg, (height, width))
         samples = Samples(cfg, "test")
@@ -172,4 +174,4 @@ def figures(row: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run_tool(main))
+    sys.exit(guard(main))

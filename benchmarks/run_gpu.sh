@@ -12,7 +12,7 @@ BATCHES=${BATCHES:-"1 8"}
 MODES=${MODES:-"compile eager graph compile-graph"}
 SHAPES=${SHAPES:-"--shape table5"}
 RUNS=${RUNS:-30}
-GPU=${GPU:-$("$PYTHON" -c 'import torch; from mmtokmerge.benchmark.machine import slug
+GPU=${GPU:-$("$PYTHON" -c 'import torch; from mmtokmerge.measure.machine import slug
 print(slug(torch.cuda.get_device_name()) if torch.cuda.is_available() else "")')}
 if [ -z "$GPU" ] && [ "$LIST" = 0 ]; then
   echo "error: torch finds no GPU here." >&2

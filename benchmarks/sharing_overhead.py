@@ -15,13 +15,13 @@ from statistics import median
 
 import torch
 
-from mmtokmerge.benchmark.contestants import build_contestants
-from mmtokmerge.benchmark.settings import Settings
-from mmtokmerge.benchmark.timing import interleave, wall_timer
-from mmtokmerge.benchmark.work import make_step, random_images
-from mmtokmerge.engine.cli import run_tool
+from mmtokmerge.benchmark.candidates import build_contestants
+from mmtokmerge.benchmark.options import Settings
+from mmtokmerge.benchmark.steps import make_step, random_images
+from mmtokmerge.commands.main import guard
 from mmtokmerge.engine.launch import load_config
 from mmtokmerge.errors import InputError
+from mmtokmerge.measure.timing import interleave, wall_timer
 
 
 @torch.no_grad()
@@ -76,4 +76,4 @@ def policy(
 
 
 if __name__ == "__main__":
-    sys.exit(run_tool(main))
+    sys.exit(guard(main))

@@ -14,12 +14,12 @@ from rich.table import Table
 from torch import Tensor
 
 from mmtokmerge.benchmark.kernel_rows import KernelRow, kernel_rows, save_kernel_rows
-from mmtokmerge.benchmark.machine import describe_machine
-from mmtokmerge.benchmark.settings import DTYPES
-from mmtokmerge.benchmark.timing import cuda_timer, interleave
+from mmtokmerge.benchmark.options import DTYPES
 from mmtokmerge.errors import InputError
+from mmtokmerge.kernels.unpadded import find_kernel
 from mmtokmerge.layers import attend, attend_unpadded
-from mmtokmerge.layers.unpadded import find_kernel
+from mmtokmerge.measure.machine import describe_machine
+from mmtokmerge.measure.timing import cuda_timer, interleave
 
 EXAMPLES = """\
 examples:

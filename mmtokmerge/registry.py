@@ -56,7 +56,7 @@ MODELS = PoseRegistry(
     parent=MMENGINE_MODELS,
     scope=SCOPE,
     locations=["mmtokmerge.models"],
-    pose_types={"SegformerPoseHead": "mmtokmerge.models.heads"},
+    pose_types={"SegformerPoseHead": "mmtokmerge.models.heads.segformer_pose_head"},
 )
 DATASETS = PoseRegistry(
     "dataset",

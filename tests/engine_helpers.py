@@ -18,7 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from PIL import Image
 
-from mmtokmerge.engine.safe_load import load_weights_only
+from mmtokmerge.models.weights.safe_load import load_weights_only
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY_CONFIG = """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import runpy
 import sys
 from pathlib import Path
 
@@ -12,32 +11,31 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 
-from mmtokmerge.benchmark import memory
 from mmtokmerge.benchmark.baselines import stock_model
-from mmtokmerge.benchmark.command import benchmark, read_baselines
-from mmtokmerge.benchmark.contestants import build_contestants
-from mmtokmerge.benchmark.flops import forward_flops
-from mmtokmerge.benchmark.machine import describe_machine
+from mmtokmerge.benchmark.candidate_flops import forward_flops
+from mmtokmerge.benchmark.candidates import build_contestants
+from mmtokmerge.benchmark.options import Settings, read_batch_size, read_shapes
 from mmtokmerge.benchmark.plot import save_plot
 from mmtokmerge.benchmark.report import csv_path, save_csv, save_json
 from mmtokmerge.benchmark.result import Result, compare
 from mmtokmerge.benchmark.run import run, torch_settings
-from mmtokmerge.benchmark.settings import Settings, read_batch_size, read_shapes
-from mmtokmerge.benchmark.timing import best_batch, interleave
-from mmtokmerge.benchmark.work import make_step, random_images
-from mmtokmerge.engine.cli import run_tool
+from mmtokmerge.benchmark.session import benchmark, read_baselines
+from mmtokmerge.benchmark.steps import make_step, random_images
+from mmtokmerge.commands.main import guard, make_parser
 from mmtokmerge.engine.launch import load_config
 from mmtokmerge.errors import InputError
+from mmtokmerge.measure import memory
+from mmtokmerge.measure.machine import describe_machine
+from mmtokmerge.measure.timing import best_batch, interleave
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = [str(ROOT / f"configs/segformerpp/b0_demo_{name}.py") for name in ("none", "hq")]
 BASELINES = ("stock", "stock fused")
 SMALL = Settings(shapes=((64, 96),), runs=2, warmup=1)
-make_parser = runpy.run_path(str(ROOT / "tools/benchmark.py"))["make_parser"]
 
 
 def run_command(*words):
-    return run_tool(lambda: benchmark(make_parser().parse_args([*map(str, words)])))
+    return guard(lambda: benchmark(make_parser("benchmark").parse_args([*map(str, words)])))
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from mmtokmerge.benchmark.contestants import build_contestants
+from mmtokmerge.benchmark.candidates import build_contestants
 from mmtokmerge.benchmark.limit import Limits, limit_by_shares, reference_of
-from mmtokmerge.benchmark.part_timing import part_shares
+from mmtokmerge.benchmark.options import Settings
 from mmtokmerge.benchmark.run import run
-from mmtokmerge.benchmark.settings import Settings
 from mmtokmerge.engine.launch import load_config
 from mmtokmerge.errors import InputError
-from mmtokmerge.merging.cost import StageCost
+from mmtokmerge.measure.part_timing import part_shares
+from mmtokmerge.merging.segformer.cost import StageCost
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,7 +70,7 @@ def test_what_was_reached_is_a_fraction():
 
 def test_parts_are_timed_inside_the_step(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("mmtokmerge.benchmark.part_timing.time.perf_counter", clock)
+    monkeypatch.setattr("mmtokmerge.measure.part_timing.time.perf_counter", clock)
     slow, quick, rest = (Work(clock, seconds) for seconds in (0.6, 0.1, 0.2))
 
     def step():

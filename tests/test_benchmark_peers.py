@@ -10,11 +10,11 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 
-from mmtokmerge.benchmark.contestants import build_contestants
-from mmtokmerge.benchmark.flops import forward_flops, stage_costs
+from mmtokmerge.benchmark.candidate_flops import forward_flops, stage_costs
+from mmtokmerge.benchmark.candidates import build_contestants
+from mmtokmerge.benchmark.options import Settings
 from mmtokmerge.benchmark.peers.models import peer_models, read_peers
-from mmtokmerge.benchmark.settings import Settings
-from mmtokmerge.benchmark.work import make_step, random_images
+from mmtokmerge.benchmark.steps import make_step, random_images
 from mmtokmerge.engine.launch import load_config
 from mmtokmerge.errors import InputError
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from mmtokmerge.benchmark.limit import Limits
+from mmtokmerge.benchmark.options import Settings
 from mmtokmerge.benchmark.report import save_csv
 from mmtokmerge.benchmark.result import Result, compare
-from mmtokmerge.benchmark.settings import Settings
-from mmtokmerge.benchmark.tables import BEGIN, END, main, make_tables
+from mmtokmerge.benchmark.result_tables import BEGIN, END, main, make_tables
 
 MACHINE = {"machine": "Some CPU", "threads": 2, "torch": "2.12.1"}
 ROOT = Path(__file__).resolve().parents[1]

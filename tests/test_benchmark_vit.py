@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +12,22 @@ from algm_tools_helpers import CLAP_AND_GBM, TOME, write_tiny
 from PIL import Image
 
 from mmtokmerge.benchmark.baselines import stock_model
-from mmtokmerge.benchmark.command import benchmark
-from mmtokmerge.benchmark.contestants import build_contestants
-from mmtokmerge.benchmark.flops import forward_flops
+from mmtokmerge.benchmark.candidate_flops import forward_flops
+from mmtokmerge.benchmark.candidates import build_contestants
 from mmtokmerge.benchmark.images import find_images, load_image
-from mmtokmerge.benchmark.kept import keep_fractions
+from mmtokmerge.benchmark.options import Settings
 from mmtokmerge.benchmark.over_images import run_over_images
 from mmtokmerge.benchmark.run import run
-from mmtokmerge.benchmark.settings import Settings
-from mmtokmerge.benchmark.work import make_step, random_images
-from mmtokmerge.engine.cli import run_tool
+from mmtokmerge.benchmark.session import benchmark
+from mmtokmerge.benchmark.steps import make_step, random_images
+from mmtokmerge.benchmark.token_fractions import keep_fractions
+from mmtokmerge.commands.main import guard, make_parser
 from mmtokmerge.engine.launch import load_config
 from mmtokmerge.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPE = (72, 88)  # 9 x 11 patches
 BASELINES = ("stock", "stock fused")
-make_parser = runpy.run_path(str(ROOT / "tools/benchmark.py"))["make_parser"]
 HEADS = {
     "mask": dict(
         type="mmtokmerge.SegmenterMaskTransformerHead",
@@ -71,7 +69,7 @@ def build(paths, settings, baselines=BASELINES, **changes):
 
 
 def run_command(*words):
-    return run_tool(lambda: benchmark(make_parser().parse_args([*map(str, words)])))
+    return guard(lambda: benchmark(make_parser("benchmark").parse_args([*map(str, words)])))
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -1,4 +1,4 @@
-"""``python -m mmtokmerge.check``: its verdicts, its fixes and its exit status."""
+"""``python -m mmtokmerge.commands.check``: its verdicts, its fixes and its exit status."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mmtokmerge import check
-from mmtokmerge._fixes import FALLBACK, FIXES, find_fix
+from mmtokmerge.commands import check
+from mmtokmerge.commands.fixes import FALLBACK, FIXES, find_fix
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -21,7 +21,7 @@ def run_check(*path: Path) -> subprocess.CompletedProcess[str]:
     """Run the module with folders in front of the import path."""
     search = os.pathsep.join(map(str, (*path, REPO)))
     return subprocess.run(
-        [sys.executable, "-m", "mmtokmerge.check"],
+        [sys.executable, "-m", "mmtokmerge.commands.check"],
         env={**os.environ, "PYTHONPATH": search, "COLUMNS": "160"},
         capture_output=True,
         text=True,

@@ -16,11 +16,11 @@ from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from mmtokmerge.engine.backend import AtomicLocalBackend
-from mmtokmerge.engine.hooks.strict_load import check_weights
+from mmtokmerge.engine.atomic_backend import AtomicLocalBackend
 from mmtokmerge.engine.launch import find_latest_checkpoint
-from mmtokmerge.engine.safe_load import install, load_weights_only
 from mmtokmerge.errors import InputError
+from mmtokmerge.models.weights.fit import fit_weights
+from mmtokmerge.models.weights.safe_load import load_weights_only
 
 
 class Attack:
@@ -187,21 +187,21 @@ def test_latest_checkpoint(tmp_path: Path) -> None:
 def test_weights_that_do_not_fit_are_listed() -> None:
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     weights = model.state_dict()
-    check_weights(model, {"state_dict": {f"module.{key}": weights[key] for key in weights}}, "x")
-    check_weights(model, {**weights, "head.weight": torch.zeros(1)}, "x")
+    fit_weights(model, {"state_dict": {f"module.{key}": weights[key] for key in weights}}, "x")
+    fit_weights(model, {**weights, "head.weight": torch.zeros(1)}, "x")
     old = {key: value for key, value in weights.items() if "num_batches" not in key}
-    check_weights(model, old, "x")
+    fit_weights(model, old, "x")
 
     broken = {**weights, "0.weight": torch.zeros(3, 4), "0.extra": torch.zeros(1)}
     del broken["1.bias"]
     with pytest.raises(InputError) as caught:
-        check_weights(model, broken, "weights.pth")
+        fit_weights(model, broken, "weights.pth")
     assert str(caught.value) == (
         "The checkpoint weights.pth does not fit the config's model: 1.bias is missing; 0.weight "
         "is (3, 4) where the model has (3, 2); 0.extra is not in the model."
     )
     with pytest.raises(InputError, match=r"running_mean is missing and 1 more\."):
-        check_weights(model, {"other": torch.zeros(1)}, "weights.pth")
+        fit_weights(model, {"other": torch.zeros(1)}, "weights.pth")
 
 
 def test_a_threshold_that_no_checkpoint_brought_names_the_tool() -> None:
@@ -209,13 +209,13 @@ def test_a_threshold_that_no_checkpoint_brought_names_the_tool() -> None:
     model.reducers = nn.ModuleList([nn.Module()])
     model.reducers[0].register_buffer("tau", torch.tensor(0.9))
     with pytest.raises(InputError, match=r"base\.pth holds no threshold for reducers\.0\.tau"):
-        check_weights(model, {}, "base.pth")
+        fit_weights(model, {}, "base.pth")
 
 
 def test_a_threshold_that_the_config_replaces_by_a_number_is_no_error() -> None:
     model = nn.Module()
     model.backbone = nn.Linear(2, 2)
     weights = {**model.state_dict(), "backbone.reducers.0.tau": torch.tensor(0.9)}
-    check_weights(model, weights, "algm.pth")
+    fit_weights(model, weights, "algm.pth")
     with pytest.raises(InputError, match=r"reducers\.0\.bias is not in the model"):
-        check_weights(model, {**weights, "backbone.reducers.0.bias": torch.zeros(1)}, "algm.pth")
+        fit_weights(model, {**weights, "backbone.reducers.0.bias": torch.zeros(1)}, "algm.pth")

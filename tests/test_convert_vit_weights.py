@@ -20,11 +20,11 @@ from mmengine.registry import DefaultScope
 from mmseg.models.backbones import VisionTransformer as MMSegViT
 from mmseg.registry import MODELS
 
-from mmtokmerge.engine.safe_load import load_weights_only
 from mmtokmerge.errors import InputError
 from mmtokmerge.models import VisionTransformer
-from mmtokmerge.models.vit_settings import VIT_ARCHS
+from mmtokmerge.models.backbones.vit_options import VIT_ARCHS
 from mmtokmerge.models.weights import ViTWeights, convert, convert_vit
+from mmtokmerge.models.weights.safe_load import load_weights_only
 
 NORM = dict(type="LN", eps=1e-6)
 

@@ -16,12 +16,12 @@ from mmseg.models.backbones import MixVisionTransformer
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmtokmerge.engine.hooks.strict_load import check_weights
-from mmtokmerge.engine.safe_load import load_weights_only
 from mmtokmerge.errors import InputError
-from mmtokmerge.merging.arch import MIT_ARCHS
+from mmtokmerge.merging.segformer.arch import MIT_ARCHS
 from mmtokmerge.models import MiTPlusPlus
 from mmtokmerge.models.weights import FORMATS, convert_segformer, rename
+from mmtokmerge.models.weights.fit import fit_weights
+from mmtokmerge.models.weights.safe_load import load_weights_only
 
 SIZES = [(64, 64), (97, 161)]
 
@@ -161,7 +161,7 @@ def test_the_tool_makes_a_segmentor_with_hugging_face_s_logits(tmp_path: Path, s
     values = {k: v if v in ("linear", "LN") else float(v) for k, v in options.items()}
     values = {k: int(v) if isinstance(v, float) and v >= 1 else v for k, v in values.items()}
     model = segmentor("b0_ade20k_none", values)
-    check_weights(model, load_weights_only(str(tmp_path / "new" / "dst.pth")), "dst.pth")
+    fit_weights(model, load_weights_only(str(tmp_path / "new" / "dst.pth")), "dst.pth")
     load_checkpoint(model, str(tmp_path / "new" / "dst.pth"), strict=True)
     for size in SIZES:
         image = torch.randn(1, 3, *size)
@@ -224,7 +224,7 @@ def test_mmseg_checkpoint_loads_as_it_is(tmp_path: Path) -> None:
     published = {"meta": {"CLASSES": ("road", "car")}, "state_dict": stock.state_dict()}
     torch.save(published, tmp_path / "src.pth")
     model = segmentor("b0_cityscapes_none")
-    check_weights(model, published, "src.pth")
+    fit_weights(model, published, "src.pth")
     load_checkpoint(model, str(tmp_path / "src.pth"), strict=True)
     image = torch.randn(1, 3, 97, 161)
     with torch.no_grad():

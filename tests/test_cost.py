@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmtokmerge.merging import PRESETS, cost, cost_table, read_merging
-from mmtokmerge.merging.arch import MIT_ARCHS
+from mmtokmerge.merging import PRESETS, read_merging
+from mmtokmerge.merging.segformer import cost, cost_table
+from mmtokmerge.merging.segformer.arch import MIT_ARCHS
 
 BOTH = [dict(r_q=0.5, q_stride=2, r_kv=0.5, kv_stride=(2, 4))] * 4
 N1D = [dict(q_mode="n1d", q_stride=3, kv_mode="n1d", kv_stride=2, proportional=True)] * 4

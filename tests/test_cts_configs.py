@@ -22,7 +22,7 @@ from mmseg.utils import register_all_modules
 from reference.run_vit_configs import make_batch, narrow_model
 
 from mmtokmerge.merging import superpatch_sharing
-from mmtokmerge.merging.superpatch import count_shared
+from mmtokmerge.merging.superpatch_sharing import count_shared
 from mmtokmerge.registry import MODELS
 
 REPO = Path(__file__).resolve().parents[1]

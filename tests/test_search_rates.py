@@ -23,13 +23,19 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from mmtokmerge.analysis import rate_search
-from mmtokmerge.analysis.evaluate import Measurement
-from mmtokmerge.analysis.mit_plus_plus import count_tokens, merging_as
-from mmtokmerge.analysis.rate_search import RateSearch, choose
-from mmtokmerge.analysis.rate_space import Merging, changes, merges_no_more, merging_config, presets
-from mmtokmerge.analysis.rates_report import describe
-from mmtokmerge.analysis.store import ResultStore
+from mmtokmerge.analysis.experiment import ResultStore
+from mmtokmerge.analysis.rates import search as rate_search
+from mmtokmerge.analysis.rates.model import count_tokens, merging_as
+from mmtokmerge.analysis.rates.report import describe
+from mmtokmerge.analysis.rates.search import RateSearch, choose
+from mmtokmerge.analysis.rates.space import (
+    Merging,
+    changes,
+    merges_no_more,
+    merging_config,
+    presets,
+)
+from mmtokmerge.measure.evaluate import Measurement
 from mmtokmerge.merging import PRESETS, read_merging
 from mmtokmerge.models.backbones import MiTPlusPlus
 

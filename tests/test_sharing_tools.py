@@ -341,7 +341,7 @@ def test_tradeoff(tiny: Tiny, call: Tool, tmp_path: Path, monkeypatch: pytest.Mo
     assert matplotlib.image.imread(tmp_path / "tradeoff.png").ndim == 3
     assert "few, S = 0.25" in told
 
-    from mmtokmerge.analysis import sharing_tradeoff_command
+    from mmtokmerge.commands import analyze_sharing_tradeoff as sharing_tradeoff_command
 
     def measure(*_: Any) -> None:
         raise AssertionError("measured twice")

@@ -12,7 +12,7 @@ from engine_helpers import run_tool, weights_of, write_config
 from mmengine.config import Config
 from PIL import Image
 
-from mmtokmerge.engine.cli import sentence_of
+from mmtokmerge.commands.main import sentence_of
 from mmtokmerge.engine.launch import load_config
 from mmtokmerge.errors import InputError
 

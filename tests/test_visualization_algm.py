@@ -19,10 +19,11 @@ from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 from torch import nn
 
+from mmtokmerge.analysis.overview import overview_figure
 from mmtokmerge.engine.hooks import MergeVisualizationHook
 from mmtokmerge.errors import InputError
 from mmtokmerge.merging import TokenAssignment
-from mmtokmerge.merging.local import window_similarity
+from mmtokmerge.merging.local_pooling import window_similarity
 from mmtokmerge.models.backbones import VisionTransformer
 from mmtokmerge.visualization import (
     MergedTokens,
@@ -38,7 +39,6 @@ from mmtokmerge.visualization import (
 )
 from mmtokmerge.visualization.figures import groups_panel, token_heading, token_panels
 from mmtokmerge.visualization.layout import BAR_ROW
-from mmtokmerge.visualization.overview import overview_figure
 from mmtokmerge.visualization.record_reducers import name_layers
 from mmtokmerge.visualization.similarity import similarity_bar
 
@@ -384,7 +384,7 @@ def test_overview_of_one_image(tiny: tuple[str, str, str], monkeypatch: pytest.M
         drawn.append((rows, *rest))
         return panel_figure(rows, *rest)
 
-    monkeypatch.setattr("mmtokmerge.visualization.overview.panel_figure", panels)
+    monkeypatch.setattr("mmtokmerge.analysis.overview.panel_figure", panels)
     figure = overview_figure(Config.fromfile(tiny[0]), *tiny[1:])
     assert figure.dtype == np.uint8
     rows, heading, *_ = drawn[0]

@@ -20,11 +20,11 @@ from mmseg.apis import init_model
 from mmseg.registry import DATASETS
 from mmseg.visualization import SegLocalVisualizer
 
+from mmtokmerge.analysis.overview import overview_figure, without_merging
 from mmtokmerge.engine.hooks import MergeVisualizationHook
-from mmtokmerge.engine.second_model import load_model
+from mmtokmerge.engine.loading import load_segmentor
 from mmtokmerge.errors import InputError
 from mmtokmerge.visualization.differences import DIFFERENCE
-from mmtokmerge.visualization.overview import overview_figure, without_merging
 
 MERGING = """_base_ = ["{base}"]
 model = dict(
@@ -86,7 +86,7 @@ def draw(cfg_path: str, checkpoint: str, tmp_path: Path, tta: bool = False, **ho
     )
     CollectingBackend.images = {}
     visualizer.dataset_meta = cfg.data["metainfo"]
-    model = load_model(cfg, checkpoint)
+    model = load_segmentor(cfg, checkpoint)
     messages: list[str] = []
     runner = SimpleNamespace(
         model=View(module=model) if tta else model,
@@ -131,7 +131,7 @@ def test_every_backend_gets_overlay_tokens_and_differences(models: Models, tmp_p
         for what in ("", "_differences", "_tokens")
     ]
     assert all(image.dtype == np.uint8 for image in images.values())
-    other = load_model(models["none"], models["hq.pth"])
+    other = load_segmentor(models["none"], models["hq.pth"])
     with torch.no_grad():
         first, second = (m.test_step(batch_of(runner.cfg)) for m in (runner.model, other))
     shares = [

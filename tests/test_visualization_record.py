@@ -10,7 +10,7 @@ from mmseg.models import SegDataPreProcessor
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmtokmerge.merging.settings import Matcher
+from mmtokmerge.merging.segformer.presets import Matcher
 from mmtokmerge.models import MiTPlusPlus
 from mmtokmerge.visualization import encode_one, merges, record_assignments
 

@@ -1,43 +1,8 @@
-"""Train a model that a config describes."""
-
-from __future__ import annotations
+"""Train a model that a config describes: ``mmtokmerge`` of the same verb; see ``--help``."""
 
 import sys
 
-from mmtokmerge.engine.cli import make_parser, run_tool
-from mmtokmerge.engine.launch import build_runner, prepare, prepare_training
-
-EXAMPLES = """\
-examples:
-  python tools/train.py configs/segformerpp/b0_camvid_hq.py
-  python tools/train.py configs/segformerpp/b0_camvid_hq.py --resume
-  python tools/train.py configs/segformerpp/b0_camvid_hq.py --cfg-options train_cfg.max_iters=500
-  bash tools/dist_train.sh configs/segformerpp/b5_cityscapes_hq.py 4 --amp
-
-A run that was killed continues with --resume and, on a CPU, ends with the very weights of a run
-that was not: every random draw follows from randomness.seed and the iteration's number.
-Checkpoints load without running code. MMTOKMERGE_TRACEBACK=1 shows where an error came from.
-"""
-
-
-def main() -> None:
-    """Parse the command line and train."""
-    parser = make_parser(__doc__, EXAMPLES)
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue from the newest checkpoint in the work-dir (from the start if it has none)",
-    )
-    parser.add_argument(
-        "--amp",
-        action="store_true",
-        help="mixed precision: float16 with a loss scale on a GPU, bfloat16 on a CPU",
-    )
-    args = parser.parse_args()
-    cfg = prepare(args)
-    prepare_training(cfg, resume=args.resume, amp=args.amp)
-    build_runner(cfg).train()
-
+from mmtokmerge.commands.main import run_script
 
 if __name__ == "__main__":
-    sys.exit(run_tool(main))
+    sys.exit(run_script(__file__))

@@ -17,3 +17,4 @@ model = dict(
         ),
     ),
 )
+default_hooks = dict(checkpoint=dict(interval=100))

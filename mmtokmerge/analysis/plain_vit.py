@@ -7,18 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-from mmengine.config import Config
-from mmengine.runner import CheckpointLoader
-from mmseg.apis import init_model
-from torch import nn
-
-from mmtokmerge.engine.hooks.strict_load import check_weights
-from mmtokmerge.engine.launch import check_checkpoint, import_scope
-from mmtokmerge.engine.policies import check_policies
 from mmtokmerge.errors import InputError
 from mmtokmerge.merging import TokenAssignment
-from mmtokmerge.models.backbones import VisionTransformer
 from mmtokmerge.models.reducers import ThresholdReducer, ToMe
 
 THRESHOLD = "threshold"
@@ -26,44 +16,6 @@ NUM_MERGED = "num_merged"
 KINDS = {THRESHOLD: ThresholdReducer, NUM_MERGED: ToMe}
 PATCHES = "patches"
 SHORT = {"ConditionalLocalPooling": "CLAP", "GlobalBipartiteMerging": "GBM"}
-
-
-def load_plain_vit(
-    cfg: Config, checkpoint: str, device: str = "cpu"
-) -> tuple[nn.Module, dict[str, Any]]:
-    """Build a config's segmentor with all of a checkpoint's weights, in eval mode.
-
-    The checkpoint may lack the thresholds of reducers with ``threshold='auto'``.
-
-    Returns:
-        The segmentor and what the checkpoint holds.
-
-    Raises:
-        InputError: If the config has no segmentor with a plain ViT of this project, the checkpoint
-            is missing, damaged or of another model, or there is no such device.
-    """
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"--device {device}: PyTorch finds no CUDA device here, take cpu.")
-    if cfg.get("default_scope", "mmseg") != "mmseg" or "backbone" not in cfg.get("model", {}):
-        raise InputError(f"The config {cfg.filename} has no segmentation model with a backbone.")
-    check_checkpoint(checkpoint)
-    import_scope("mmseg")
-    model = init_model(cfg, checkpoint=None, device=device)
-    if not isinstance(model.backbone, VisionTransformer):
-        raise InputError(
-            f"The backbone of {cfg.filename} is a {type(model.backbone).__name__}, but this needs "
-            "mmtokmerge.VisionTransformer, as in configs/algm."
-        )
-    content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
-    given = content.get("state_dict", content)
-    weights = {key.removeprefix("module."): value for key, value in given.items()}
-    for key, value in model.state_dict().items():
-        if key.startswith("backbone.reducers.") and key.endswith(".tau"):
-            weights.setdefault(key, value.cpu())
-    check_weights(model, weights, checkpoint)
-    check_policies(model)
-    model.load_state_dict(weights, strict=False)
-    return model.eval(), content
 
 
 def auto_reducers(backbone: Any) -> dict[int, ThresholdReducer]:

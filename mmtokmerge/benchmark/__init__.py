@@ -1,1 +1,1 @@
-"""Timing of configs against the models that mmseg ships, interleaved in one run."""
+"""Speed of several models side by side, in one interleaved run; the measuring is ``measure``'s."""

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import ConfigDict
 
 from mmtokmerge.errors import InputError
-from mmtokmerge.merging.arch import read_arch
+from mmtokmerge.merging.segformer.arch import read_arch
 
 # How each baseline runs the encoder of MiT++, and a plain ViT.
 ENCODERS = {
@@ -96,7 +96,7 @@ def mit_settings(backbone: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _vit_settings(backbone: Mapping[str, Any]) -> dict[str, Any]:
-    from mmtokmerge.models.vit_settings import VIT_ARCHS
+    from mmtokmerge.models.backbones.vit_options import VIT_ARCHS
 
     arch = backbone.get("arch", "b")
     sizes = VIT_ARCHS[arch] if isinstance(arch, str) else arch

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from torch import Tensor, nn
 
-from mmtokmerge.benchmark.settings import Shape
+from mmtokmerge.benchmark.options import Shape
 from mmtokmerge.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mmtokmerge.benchmark.timing import summarise
-from mmtokmerge.engine.backend import AtomicLocalBackend
-from mmtokmerge.errors import InputError
+from mmtokmerge.measure.timing import summarise
+from mmtokmerge.reporting.files import write_json
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,4 @@ def save_kernel_rows(
         InputError: If the file cannot be written.
     """
     content = dict(machine=machine, settings=settings, rows=[asdict(row) for row in rows], **more)
-    try:
-        AtomicLocalBackend().put((json.dumps(content, indent=1) + "\n").encode(), path)
-    except OSError as error:
-        raise InputError(f"Cannot write {path}: {error.strerror}.") from error
+    write_json(path, content)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mmtokmerge.benchmark.contestants import Contestant
-from mmtokmerge.benchmark.flops import stage_costs
-from mmtokmerge.benchmark.part_timing import part_shares
-from mmtokmerge.benchmark.settings import Settings, Shape
-from mmtokmerge.benchmark.timing import Step
+from mmtokmerge.benchmark.candidate_flops import stage_costs
+from mmtokmerge.benchmark.candidates import Contestant
+from mmtokmerge.benchmark.options import Settings, Shape
 from mmtokmerge.errors import InputError
 from mmtokmerge.layers import MultiheadAttention
-from mmtokmerge.merging.cost import StageCost
+from mmtokmerge.measure.part_timing import part_shares
+from mmtokmerge.measure.timing import Step
+from mmtokmerge.merging.segformer.cost import StageCost
 
 SHARE_RUNS = 10
 

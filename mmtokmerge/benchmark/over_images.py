@@ -9,10 +9,11 @@ from statistics import fmean, median
 
 from torch import Tensor
 
-from mmtokmerge.benchmark.contestants import Contestant
+from mmtokmerge.benchmark.candidates import Contestant
 from mmtokmerge.benchmark.images import load_image
-from mmtokmerge.benchmark.merged import merging_share
-from mmtokmerge.benchmark.policy import policy_cost
+from mmtokmerge.benchmark.options import Settings, Shape
+from mmtokmerge.benchmark.policy_cost import policy_cost
+from mmtokmerge.benchmark.reducer_cost import merging_share
 from mmtokmerge.benchmark.result import Result, compare
 from mmtokmerge.benchmark.run import (
     count,
@@ -23,9 +24,8 @@ from mmtokmerge.benchmark.run import (
     torch_settings,
     warm_up,
 )
-from mmtokmerge.benchmark.settings import Settings, Shape
-from mmtokmerge.benchmark.timing import Step, Timer, interleave
-from mmtokmerge.benchmark.work import make_step, prepare_images
+from mmtokmerge.benchmark.steps import make_step, prepare_images
+from mmtokmerge.measure.timing import Step, Timer, interleave
 
 
 def run_over_images(
@@ -42,7 +42,7 @@ def run_over_images(
     image; images a second, ratios, FLOPs and tokens are means over the images.
 
     Args:
-        contestants: From :func:`mmtokmerge.benchmark.contestants.build_contestants`.
+        contestants: From :func:`mmtokmerge.benchmark.candidates.build_contestants`.
         settings: What to measure.
         paths: The images.
         timer: Stands for the clock of the device.

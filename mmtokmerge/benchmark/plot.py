@@ -8,9 +8,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmtokmerge.benchmark.options import Settings
 from mmtokmerge.benchmark.report import baselines_of, title_of
 from mmtokmerge.benchmark.result import Result
-from mmtokmerge.benchmark.settings import Settings
 
 
 def save_plot(path: Path, results: Sequence[Result], settings: Settings, machine: str) -> None:

@@ -13,9 +13,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from mmtokmerge.benchmark.machine import slug
+from mmtokmerge.benchmark.options import Settings
 from mmtokmerge.benchmark.result import Result
-from mmtokmerge.benchmark.settings import Settings
+from mmtokmerge.measure.machine import slug
 
 RESULTS = Path("benchmarks/results")
 MOST_RATIOS = 3  # more have a table of their own

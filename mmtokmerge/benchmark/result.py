@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from mmtokmerge.benchmark.limit import Limits
-from mmtokmerge.benchmark.policy import PolicyCost
-from mmtokmerge.benchmark.settings import Shape
-from mmtokmerge.benchmark.timing import Summary, summarise
+from mmtokmerge.benchmark.options import Shape
+from mmtokmerge.benchmark.policy_cost import PolicyCost
+from mmtokmerge.measure.timing import Summary, summarise
 
 
 @dataclass

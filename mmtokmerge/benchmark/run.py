@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtokmerge.benchmark import memory
-from mmtokmerge.benchmark.contestants import Contestant
-from mmtokmerge.benchmark.flops import forward_flops, image_flops, stage_costs
-from mmtokmerge.benchmark.kept import keep_fractions, threshold_reducers
+from mmtokmerge.benchmark.candidate_flops import forward_flops, image_flops, stage_costs
+from mmtokmerge.benchmark.candidates import Contestant
 from mmtokmerge.benchmark.limit import (
     Limits,
     attention_shares,
@@ -20,11 +18,15 @@ from mmtokmerge.benchmark.limit import (
     same_network,
     shares_limits,
 )
-from mmtokmerge.benchmark.merged import merging_share, tokens_after_reducers
-from mmtokmerge.benchmark.policy import policy_cost
+from mmtokmerge.benchmark.options import Settings, Shape
+from mmtokmerge.benchmark.policy_cost import policy_cost
+from mmtokmerge.benchmark.reducer_cost import merging_share, tokens_after_reducers
 from mmtokmerge.benchmark.result import Result, compare, ratio
-from mmtokmerge.benchmark.settings import Settings, Shape
-from mmtokmerge.benchmark.timing import (
+from mmtokmerge.benchmark.steps import make_step, random_images
+from mmtokmerge.benchmark.token_fractions import keep_fractions, threshold_reducers
+from mmtokmerge.errors import InputError
+from mmtokmerge.measure import memory
+from mmtokmerge.measure.timing import (
     Step,
     Timer,
     best_batch,
@@ -33,8 +35,6 @@ from mmtokmerge.benchmark.timing import (
     is_out_of_memory,
     wall_timer,
 )
-from mmtokmerge.benchmark.work import make_step, random_images
-from mmtokmerge.errors import InputError
 
 OUT_OF_MEMORY = "out of memory"
 COMPILATIONS = 10_000
@@ -50,7 +50,7 @@ def run(
     """Time every contestant at every shape, on noise.
 
     Args:
-        contestants: From :func:`mmtokmerge.benchmark.contestants.build_contestants`.
+        contestants: From :func:`mmtokmerge.benchmark.candidates.build_contestants`.
         settings: What to measure.
         timer: Stands for the clock of the device.
         advance: Called after each timed step.

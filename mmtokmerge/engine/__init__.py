@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from mmtokmerge.engine.amp import Bf16OptimWrapper
-from mmtokmerge.engine.backend import AtomicLocalBackend
+from mmtokmerge.engine.atomic_backend import AtomicLocalBackend
 from mmtokmerge.engine.hooks import IterSeedHook, SafeCheckpointHook, StrictLoadHook
-from mmtokmerge.engine.safe_load import load_weights_only
 from mmtokmerge.engine.seeding import SeededDataset, SeededDefaultSampler, SeededInfiniteSampler
+from mmtokmerge.models.weights.safe_load import load_weights_only
 
 __all__ = [
     "AtomicLocalBackend",

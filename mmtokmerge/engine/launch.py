@@ -17,9 +17,9 @@ from mmtokmerge._mmpose_import import import_mmpose
 from mmtokmerge.engine.config import load_config
 from mmtokmerge.engine.distributed import prepare_processes
 from mmtokmerge.engine.policies import check_policies
-from mmtokmerge.engine.safe_load import install as load_weights_safely
 from mmtokmerge.engine.seeding import seed_train_samples
 from mmtokmerge.errors import InputError
+from mmtokmerge.models.weights.safe_load import load_weights_safely
 
 
 def prepare(args: Namespace) -> Config:
@@ -54,7 +54,7 @@ def import_scope(scope: str) -> None:
     except ImportError as error:
         raise InputError(
             f"The config's default_scope {scope!r} cannot be imported ({error}); "
-            "python -m mmtokmerge.check says what mends it."
+            "python -m mmtokmerge.commands.check says what mends it."
         ) from error
 
 

@@ -9,7 +9,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 
 from mmtokmerge.errors import InputError
-from mmtokmerge.merging.superpatch import fraction_of
+from mmtokmerge.merging.superpatch_sharing import fraction_of
 from mmtokmerge.registry import METRICS
 
 

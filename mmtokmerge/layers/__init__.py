@@ -1,19 +1,19 @@
 """Transformer layers in plain torch, on tokens ``(B, N, C)`` whose grid is known."""
 
-from .attention import EfficientAttention, MultiheadAttention
-from .beit_layer import BEiTAttention, BEiTLayer
-from .dot_product import attend
-from .drop_path import DropPath
-from .linear import Linear, linear
-from .mix_ffn import MixFFN
-from .mlp import MLP
-from .patch_embed import OverlapPatchEmbed
-from .plain_patch_embed import PatchEmbed
-from .relative_position_bias import RelativePositions
-from .self_attention import SelfAttention
-from .tokens import TokenFeatures
-from .unpadded import attend_unpadded
-from .vit_layer import ViTLayer
+from mmtokmerge.kernels.attention import attend
+from mmtokmerge.kernels.unpadded import attend_unpadded
+from mmtokmerge.layers.attention import EfficientAttention, MultiheadAttention
+from mmtokmerge.layers.beit_layer import BEiTAttention, BEiTLayer
+from mmtokmerge.layers.drop_path import DropPath
+from mmtokmerge.layers.linear import Linear, linear
+from mmtokmerge.layers.mix_ffn import MixFFN
+from mmtokmerge.layers.mlp import MLP
+from mmtokmerge.layers.patch_embed import OverlapPatchEmbed
+from mmtokmerge.layers.plain_patch_embed import PatchEmbed
+from mmtokmerge.layers.relative_position_bias import RelativePositions
+from mmtokmerge.layers.self_attention import SelfAttention
+from mmtokmerge.layers.tokens import TokenFeatures
+from mmtokmerge.layers.vit_layer import ViTLayer
 
 __all__ = [
     "MLP",

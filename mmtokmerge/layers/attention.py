@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..merging import StageMerging, TokenAssignment
-from .dot_product import attend, by_rows
-from .layout import to_map, to_tokens
-from .linear import Linear, linear
+from mmtokmerge.kernels.attention import attend, by_rows
+from mmtokmerge.layers.layout import to_map, to_tokens
+from mmtokmerge.layers.linear import Linear, linear
+from mmtokmerge.merging import StageMerging, TokenAssignment
 
 
 class MultiheadAttention(nn.Module):

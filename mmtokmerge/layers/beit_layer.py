@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .dot_product import attend
-from .drop_path import DropPath
-from .linear import Linear, linear
-from .mlp import MLP
-from .relative_position_bias import RelativePositions, stored_index
-from .relative_position_table import count_rows, read_table
-from .residual import residual
+from mmtokmerge.kernels.attention import attend
+from mmtokmerge.kernels.residual import residual
+from mmtokmerge.layers.drop_path import DropPath
+from mmtokmerge.layers.linear import Linear, linear
+from mmtokmerge.layers.mlp import MLP
+from mmtokmerge.layers.relative_position_bias import RelativePositions, stored_index
+from mmtokmerge.layers.relative_position_table import count_rows, read_table
 
 INDEX = "relative_position_index"
 

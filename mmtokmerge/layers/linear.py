@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..merging.linear import linear
+from mmtokmerge.kernels.linear import linear
 
 
 class Linear(nn.Linear):
-    """:class:`torch.nn.Linear` whose product is :func:`mmtokmerge.merging.linear.linear`."""
+    """:class:`torch.nn.Linear` whose product is :func:`mmtokmerge.kernels.linear.linear`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``(..., in_features)`` to ``(..., out_features)``."""

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..merging.linear import is_recorded
-from .layout import to_map, to_tokens
-from .linear import linear
+from mmtokmerge.kernels.linear import is_recorded
+from mmtokmerge.layers.layout import to_map, to_tokens
+from mmtokmerge.layers.linear import linear
 
 WHOLE_BYTES = 8 * 2**20  # a hidden map up to this size is made in one piece
 STRIP_BYTES = 2 * 2**20  # of each thread

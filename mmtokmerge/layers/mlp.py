@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..merging.linear import is_recorded
-from .linear import Linear
+from mmtokmerge.kernels.linear import is_recorded
+from mmtokmerge.layers.linear import Linear
 
 WHOLE_BYTES = 16 * 2**20  # hidden rows up to this size are made in one piece
 STRIP_BYTES = 2 * 2**20  # of each thread

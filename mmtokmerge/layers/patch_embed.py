@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from .layout import to_tokens
+from mmtokmerge.layers.layout import to_tokens
 
 
 class OverlapPatchEmbed(nn.Module):

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..merging import TokenAssignment
-from ..merging.superpatch import superpatch_rows
-from .relative_position_table import NUM_CLASS, resize_table
+from mmtokmerge.layers.relative_position_table import NUM_CLASS, resize_table
+from mmtokmerge.merging import TokenAssignment
+from mmtokmerge.merging.superpatch_sharing import superpatch_rows
 
 ALIGNMENT = 16  # torch's fused kernels copy a bias whose rows do not begin at such a multiple
 
@@ -98,7 +98,7 @@ def pair_index(hw: tuple[int, int], rows: Tensor | None, device: torch.device | 
 
     Args:
         hw: Grid of the patches.
-        rows: ``(B, M)`` of :func:`mmtokmerge.merging.superpatch.superpatch_rows`; None for all
+        rows: ``(B, M)`` of :func:`mmtokmerge.merging.superpatch_sharing.superpatch_rows`; None for all
             patches alone.
         device: Of the result.
 

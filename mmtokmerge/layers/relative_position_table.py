@@ -10,7 +10,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from ..errors import InputError
+from mmtokmerge.errors import InputError
 
 NUM_CLASS = 3  # rows: class token to patches, patches to class token, class token to itself
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .attention import MultiheadAttention
-from .dot_product import attend
-from .linear import linear
-from .unpadded import attend_unpadded
+from mmtokmerge.kernels.attention import attend
+from mmtokmerge.kernels.unpadded import attend_unpadded
+from mmtokmerge.layers.attention import MultiheadAttention
+from mmtokmerge.layers.linear import linear
 
 
 class SelfAttention(nn.Module):

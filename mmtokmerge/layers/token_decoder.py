@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dot_product import attend
-from .linear import Linear
-from .mlp import MLP
-from .self_attention import SelfAttention
+from mmtokmerge.kernels.attention import attend
+from mmtokmerge.layers.linear import Linear
+from mmtokmerge.layers.mlp import MLP
+from mmtokmerge.layers.self_attention import SelfAttention
 
 
 class AttentionToMask(nn.Module):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..merging import TokenAssignment
-from .layout import to_map
+from mmtokmerge.layers.layout import to_map
+from mmtokmerge.merging import TokenAssignment
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from .drop_path import DropPath
-from .mlp import MLP
-from .residual import residual
-from .self_attention import SelfAttention
+from mmtokmerge.kernels.residual import residual
+from mmtokmerge.layers.drop_path import DropPath
+from mmtokmerge.layers.mlp import MLP
+from mmtokmerge.layers.self_attention import SelfAttention
 
 
 class ViTLayer(nn.Module):

@@ -1,12 +1,12 @@
 """Token merging in plain torch: assignments, matchers, settings and their cost."""
 
-from .assignment import TokenAssignment
-from .bipartite import bipartite_matching
-from .local import local_pooling, window_similarity
-from .matcher import Matcher, StageMerging
-from .neighbours import neighbour_pooling
-from .settings import PRESETS, read_merging
-from .superpatch import superpatch_sharing
+from mmtokmerge.merging.assignment import TokenAssignment
+from mmtokmerge.merging.bipartite import bipartite_matching
+from mmtokmerge.merging.local_pooling import local_pooling, window_similarity
+from mmtokmerge.merging.matcher import Matcher, StageMerging
+from mmtokmerge.merging.neighbour_pooling import neighbour_pooling
+from mmtokmerge.merging.segformer.presets import PRESETS, read_merging
+from mmtokmerge.merging.superpatch_sharing import superpatch_sharing
 
 __all__ = [
     "PRESETS",

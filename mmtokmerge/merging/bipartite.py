@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..errors import InputError, InputTypeError
-from .assignment import TokenAssignment
-from .grid import clip, destinations, pair
-from .neighbourhood import most_similar_around
-from .similarity import most_similar
+from mmtokmerge.errors import InputError, InputTypeError
+from mmtokmerge.kernels.similarity import most_similar
+from mmtokmerge.merging.assignment import TokenAssignment
+from mmtokmerge.merging.grid import clip, destinations, pair
+from mmtokmerge.merging.neighbourhood import most_similar_around
 
 DESTINATIONS = ("corner", "centre")
 MATCHES = ("global", "local")

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import InputError, InputTypeError
+from mmtokmerge.errors import InputError, InputTypeError
 
 T = TypeVar("T")
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .assignment import TokenAssignment
-from .bilinear import bilinear_pooling
-from .bipartite import DESTINATIONS, MATCHES, bipartite_matching, merged_tokens
-from .grid import clip
-from .neighbourhood import AROUND, comparisons_around
-from .neighbours import neighbour_pooling
+from mmtokmerge.merging.assignment import TokenAssignment
+from mmtokmerge.merging.bilinear_pooling import bilinear_pooling
+from mmtokmerge.merging.bipartite import DESTINATIONS, MATCHES, bipartite_matching, merged_tokens
+from mmtokmerge.merging.grid import clip
+from mmtokmerge.merging.neighbour_pooling import neighbour_pooling
+from mmtokmerge.merging.neighbourhood import AROUND, comparisons_around
 
 UNMERGES = ("copy", "bilinear")
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .grid import constant_of_grid
-from .similarity import cosine, unit_rows
+from mmtokmerge.kernels.similarity import cosine, unit_rows
+from mmtokmerge.merging.grid import constant_of_grid
 
 AROUND = 9  # a cell and the eight around it
 
@@ -30,7 +30,7 @@ def most_similar_around(
         stride: The cell ``(sy, sx)``, no side longer than the grid's.
 
     Returns:
-        What :func:`mmtokmerge.merging.similarity.most_similar` returns.
+        What :func:`mmtokmerge.kernels.similarity.most_similar` returns.
     """
     batch, _, channels = x.shape
     order, place = cellwise(hw, stride, x.device)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .similarity import EPSILON
+from mmtokmerge.kernels.similarity import EPSILON
 
 
 class CosineStatistics:

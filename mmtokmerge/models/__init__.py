@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 
-from .backbones import BEiT, MiTPlusPlus, VisionTransformer
-from .policies import (
+from mmtokmerge.models.backbones import BEiT, MiTPlusPlus, VisionTransformer
+from mmtokmerge.models.policies import (
     NetworkPolicy,
     OraclePolicy,
     PreviousFramePolicy,
     RandomPolicy,
     SegmentationPolicy,
 )
-from .reducers import ConditionalLocalPooling, GlobalBipartiteMerging, ToMe
+from mmtokmerge.models.reducers import ConditionalLocalPooling, GlobalBipartiteMerging, ToMe
 
 __all__ = [
     "BEiT",
@@ -29,15 +29,15 @@ __all__ = [
 ]
 
 if importlib.util.find_spec("mmseg") is not None:
-    from .backbones.stock import FusedMixVisionTransformer, FusedVisionTransformer
-    from .decode_heads import (
+    from mmtokmerge.models.backbones.stock import FusedMixVisionTransformer, FusedVisionTransformer
+    from mmtokmerge.models.heads import (
         ATMHead,
         SegformerHead,
         SegmenterLinearHead,
         SegmenterMaskTransformerHead,
     )
-    from .policies.policy_network import PolicyNetwork
-    from .segmentors import SharingEncoderDecoder
+    from mmtokmerge.models.policies.policy_network import PolicyNetwork
+    from mmtokmerge.models.segmentors import SharingEncoderDecoder
 
     __all__ += [
         "ATMHead",

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..models.backbones import VisionTransformer
-from .merged import MergedTokens
-from .record import record_assignments
+from mmtokmerge.models.backbones import VisionTransformer
+from mmtokmerge.visualization.merged import MergedTokens
+from mmtokmerge.visualization.record import record_assignments
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..merging import TokenAssignment
+from mmtokmerge.merging import TokenAssignment
 
 
 @dataclass(frozen=True, eq=False)

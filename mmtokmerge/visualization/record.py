@@ -7,11 +7,11 @@ from contextlib import ExitStack, contextmanager
 
 from torch import nn
 
-from ..models import MiTPlusPlus
-from .merged import MergedTokens
-from .record_reducers import record_reducers, reducers_of
-from .record_sharing import record_sharing, sharings_of
-from .record_stages import BLOCKS, merging_attentions, record_stages
+from mmtokmerge.models import MiTPlusPlus
+from mmtokmerge.visualization.merged import MergedTokens
+from mmtokmerge.visualization.record_reducers import record_reducers, reducers_of
+from mmtokmerge.visualization.record_sharing import record_sharing, sharings_of
+from mmtokmerge.visualization.record_stages import BLOCKS, merging_attentions, record_stages
 
 
 @contextmanager

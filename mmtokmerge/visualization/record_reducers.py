@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..merging import TokenAssignment
-from ..merging.local import window_similarity
-from ..models.reducers import (
+from mmtokmerge.merging import TokenAssignment
+from mmtokmerge.merging.local_pooling import window_similarity
+from mmtokmerge.models.reducers import (
     ConditionalLocalPooling,
     GlobalBipartiteMerging,
     Reducer,
     ThresholdReducer,
     ToMe,
 )
-from .merged import MergedTokens, WindowSimilarity
+from mmtokmerge.visualization.merged import MergedTokens, WindowSimilarity
 
 SHORT_NAMES = {ConditionalLocalPooling: "CLAP", GlobalBipartiteMerging: "GBM"}
 FEATURES = {"X": "tokens", "K": "keys", "Q": "queries", "V": "values"}

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from ..merging import TokenAssignment
-from ..models.policies import TokenSharing
-from .merged import MergedTokens
+from mmtokmerge.merging import TokenAssignment
+from mmtokmerge.models.policies import TokenSharing
+from mmtokmerge.visualization.merged import MergedTokens
 
 
 def sharings_of(model: nn.Module) -> Iterator[TokenSharing]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from ..layers import EfficientAttention
-from ..layers.attention import MergedGroups
-from ..merging import TokenAssignment
-from ..merging.settings import Matcher
-from ..models import MiTPlusPlus
-from .merged import MergedTokens
+from mmtokmerge.layers import EfficientAttention
+from mmtokmerge.layers.attention import MergedGroups
+from mmtokmerge.merging import TokenAssignment
+from mmtokmerge.merging.segformer.presets import Matcher
+from mmtokmerge.models import MiTPlusPlus
+from mmtokmerge.visualization.merged import MergedTokens
 
 BLOCKS = ("first", "last")
 

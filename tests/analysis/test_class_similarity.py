@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmtokmerge.analysis.class_similarity import (
+from mmtokmerge.analysis.similarity.pairs import (
     PairMeans,
     resize_labels,
     token_classes,

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmtokmerge.benchmark.flop_counter import counting_flops
+from mmtokmerge.measure.flops import counting_flops
 
 
 @pytest.mark.parametrize("masked", [False, True])

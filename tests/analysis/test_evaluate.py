@@ -14,11 +14,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmtokmerge.analysis import evaluate
-from mmtokmerge.analysis.evaluate import Measurement, Setting, Work, measure
-from mmtokmerge.analysis.samples import Samples
 from mmtokmerge.engine.launch import import_scope
 from mmtokmerge.errors import InputError
+from mmtokmerge.measure import evaluate
+from mmtokmerge.measure.evaluate import Measurement, Setting, Work, measure
+from mmtokmerge.measure.samples import Samples
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from mmengine.registry import init_default_scope
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from mmtokmerge.analysis.inputs import network_inputs
 from mmtokmerge.engine.launch import import_scope
+from mmtokmerge.measure.inputs import network_inputs
 
 WHOLE = dict(mode="whole")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mmtokmerge.analysis.store import ResultStore, checkpoint_facts, read_results
+from mmtokmerge.analysis.experiment import ResultStore, checkpoint_facts, read_results
 from mmtokmerge.errors import InputError
 
 

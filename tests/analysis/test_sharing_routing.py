@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmtokmerge.analysis.sharing_routing import count_shareable, route, token_reduction
+from mmtokmerge.analysis.sharing.routing import count_shareable, route, token_reduction
 from mmtokmerge.errors import InputError
 
 

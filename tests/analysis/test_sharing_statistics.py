@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmtokmerge.analysis.sharing_statistics import centre_crop, count_single, histogram, summarise
+from mmtokmerge.analysis.sharing.statistics import centre_crop, count_single, histogram, summarise
 
 
 def count_by_loops(label: np.ndarray, patch: int, border: str) -> tuple[int, int]:

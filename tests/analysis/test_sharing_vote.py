@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmtokmerge.analysis.majority_vote import majority_vote, shared_regions
+from mmtokmerge.analysis.sharing.majority_vote import majority_vote, shared_regions
 from mmtokmerge.errors import InputError
 from mmtokmerge.merging import TokenAssignment, superpatch_sharing
 

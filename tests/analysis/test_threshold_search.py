@@ -11,13 +11,11 @@ from typing import Any
 import matplotlib.image
 import pytest
 
-from mmtokmerge.analysis import threshold_search
-from mmtokmerge.analysis.evaluate import Measurement, Setting
+from mmtokmerge.analysis.experiment import ResultStore
 from mmtokmerge.analysis.front_plot import front_figure
 from mmtokmerge.analysis.plain_vit import NUM_MERGED
-from mmtokmerge.analysis.store import ResultStore
-from mmtokmerge.analysis.tables import csv_text, markdown_table
-from mmtokmerge.analysis.threshold_report import (
+from mmtokmerge.analysis.thresholds import search as threshold_search
+from mmtokmerge.analysis.thresholds.report import (
     Row,
     cells,
     curve_of,
@@ -25,14 +23,16 @@ from mmtokmerge.analysis.threshold_report import (
     make_rows,
     read_curve,
 )
-from mmtokmerge.analysis.threshold_search import (
+from mmtokmerge.analysis.thresholds.search import (
     BASELINE,
     Search,
     describe,
     even_steps,
 )
 from mmtokmerge.errors import InputError
+from mmtokmerge.measure.evaluate import Measurement, Setting
 from mmtokmerge.models.reducers import GlobalBipartiteMerging
+from mmtokmerge.reporting.tables import csv_text, markdown_table
 
 MIOU = {0.95: 41.0, 0.9: 42.0, 0.85: 40.5, 0.8: 39.0}
 BASE_MIOU = 40.0

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmtokmerge.layers import MultiheadAttention, attend, dot_product
+from mmtokmerge.kernels import attention as dot_product
+from mmtokmerge.layers import MultiheadAttention, attend
 from mmtokmerge.layers import attention as attention_module
 from mmtokmerge.models import MiTPlusPlus
 

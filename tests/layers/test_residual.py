@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mmtokmerge.layers.residual import residual
+from mmtokmerge.kernels.residual import residual
 
 
 def test_in_place_without_gradients() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mmtokmerge.merging.arch import MIT_ARCHS, read_arch
+from mmtokmerge.merging.segformer.arch import MIT_ARCHS, read_arch
 
 LAYERS = {
     "b0": (2, 2, 2, 2),

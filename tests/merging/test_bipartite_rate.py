@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from reference import brute_force
 from reference.dispatch import Watch
 
-from mmtokmerge.merging import bipartite_matching, similarity
+from mmtokmerge.kernels import similarity
+from mmtokmerge.merging import bipartite_matching
 
 STRIDES = [(2, 2), (4, 4), (3, 2), (1, 4)]
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from reference import brute_force
 from reference.dispatch import Watch
 
-from mmtokmerge.merging import bipartite_matching, similarity
+from mmtokmerge.kernels import similarity
+from mmtokmerge.merging import bipartite_matching
 
 
 def angles(degrees: list[float], dtype: torch.dtype = torch.float64) -> torch.Tensor:

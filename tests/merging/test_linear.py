@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmtokmerge.merging.linear import by_convolution, linear, products
+from mmtokmerge.kernels.linear import by_convolution, linear, products
 
 SIZE = st.integers(1, 40)
 

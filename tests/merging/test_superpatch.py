@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmtokmerge.merging.superpatch import count_shared, superpatch_sharing
+from mmtokmerge.merging.superpatch_sharing import count_shared, superpatch_sharing
 
 
 def by_loop(scores, hw, num_shared=None, threshold=None):

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmtokmerge.errors import InputError
-from mmtokmerge.merging import similarity, triton_similarity
-from mmtokmerge.merging.similarity import most_similar
-from mmtokmerge.merging.triton_similarity import most_similar_triton, pays, read_switch, use_triton
+from mmtokmerge.kernels import similarity, triton_similarity
+from mmtokmerge.kernels.similarity import most_similar
+from mmtokmerge.kernels.triton_similarity import most_similar_triton, pays, read_switch, use_triton
 
 REPO = Path(__file__).resolve().parents[2]
 Found = tuple[Tensor, Tensor]
@@ -294,7 +294,7 @@ def test_compiles_for_gpus_without_one(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from mmtokmerge.merging.kernels.similarity import best_kernel, blocks_for
+    from mmtokmerge.kernels.triton_kernels import best_kernel, blocks_for
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     cut = blocks_for(1, 16384, channels, dtype)
@@ -451,10 +451,10 @@ def test_the_same_least_length_as_torch() -> None:
 def test_imports_without_triton() -> None:
     code = (
         "import sys; sys.modules['triton'] = None\n"
-        "import mmtokmerge.merging.triton_similarity as module, torch\n"
+        "import mmtokmerge.kernels.triton_similarity as module, torch\n"
         "x = torch.zeros(1, 2, 3)\n"
         "assert not module.use_triton(x, x)\n"
-        "assert 'mmtokmerge.merging.kernels.similarity' not in sys.modules"
+        "assert 'mmtokmerge.kernels.triton_kernels' not in sys.modules"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -18,7 +18,7 @@ from token_samples import alone, alone_on_map, samples, token_features
 
 from mmtokmerge.layers import TokenFeatures
 from mmtokmerge.layers.token_decoder import AttentionToMask
-from mmtokmerge.models.decode_heads import ATMHead
+from mmtokmerge.models.heads import ATMHead
 from mmtokmerge.models.losses import ATMLoss, dice_loss, focal_loss
 
 WIDTHS, CLASSES, GRID = [24, 20, 16], 5, (4, 7)

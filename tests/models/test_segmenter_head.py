@@ -17,7 +17,7 @@ from token_samples import alone, alone_on_map, samples, token_features  # noqa: 
 
 from mmtokmerge.layers import TokenFeatures  # noqa: E402
 from mmtokmerge.merging import TokenAssignment  # noqa: E402
-from mmtokmerge.models.decode_heads import (  # noqa: E402
+from mmtokmerge.models.heads import (  # noqa: E402
     SegmenterLinearHead,
     SegmenterMaskTransformerHead,
 )

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mmtokmerge.errors import InputError
-from mmtokmerge.layers import SelfAttention, attend_unpadded, unpadded
+from mmtokmerge.kernels import unpadded
+from mmtokmerge.layers import SelfAttention, attend_unpadded
 from mmtokmerge.models import VisionTransformer
 from mmtokmerge.models.policies import Policy, Scene
 from mmtokmerge.registry import MODELS

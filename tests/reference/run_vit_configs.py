@@ -23,8 +23,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from mmseg.utils import register_all_modules
 
+from mmtokmerge.models.backbones.vit_options import VIT_ARCHS
 from mmtokmerge.models.reducers import ThresholdReducer
-from mmtokmerge.models.vit_settings import VIT_ARCHS
 
 WIDTH, HEADS = 32, 2
 SIZE = (128, 160)

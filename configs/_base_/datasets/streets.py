@@ -8,6 +8,7 @@ train_pipeline = [
     dict(type="PackSegInputs"),
 ]
 train_dataloader = dict(
+    batch_size=1,
     dataset=dict(
         _delete_=True,
         type="mmtokmerge.EndlessStreets",

@@ -12,7 +12,7 @@ from mmtokmerge.benchmark.baselines import mit_settings, type_name, with_encoder
 from mmtokmerge.errors import InputError
 from mmtokmerge.merging import StageMerging
 from mmtokmerge.merging.matcher import Matcher
-from mmtokmerge.merging.settings import PRESETS, read_merging
+from mmtokmerge.merging.segformer.presets import PRESETS, read_merging
 
 # Word of --peers, and the package that it needs.
 PEERS = {"huggingface": "transformers", "tomesd": "tomesd", "tomesd-stock": "tomesd"}

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from mmtokmerge.datasets.streets import CLASS, furniture, lots, traffic
+from mmtokmerge.datasets.streets import CLASS, furniture, traffic
+from mmtokmerge.datasets.streets import roadside as lots
 from mmtokmerge.datasets.streets.canvas import Camera, Canvas
 
 SUPERSAMPLING = 2

@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 
-from mmtokmerge.engine.backend import ATOMIC_BACKEND, AtomicLocalBackend
+from mmtokmerge.engine.atomic_backend import ATOMIC_BACKEND, AtomicLocalBackend
 from mmtokmerge.errors import InputError
 from mmtokmerge.registry import HOOKS
 

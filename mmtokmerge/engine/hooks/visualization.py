@@ -15,7 +15,7 @@ from mmseg.engine.hooks import SegVisualizationHook
 from torch import nn
 
 from mmtokmerge.engine.hooks.strict_load import bare_model
-from mmtokmerge.engine.second_model import load_model
+from mmtokmerge.engine.loading import load_segmentor
 from mmtokmerge.errors import InputError
 from mmtokmerge.registry import HOOKS
 from mmtokmerge.visualization import (
@@ -95,7 +95,7 @@ class MergeVisualizationHook(SegVisualizationHook):
         self._drawn, self._fractions = 0, []
         if not (self.draw and self.compare and is_main_process()):
             return
-        model = load_model(**self.compare)
+        model = load_segmentor(**self.compare)
         own, other = (bare_model(m).decode_head.num_classes for m in (runner.model, model))
         if own != other:
             raise InputError(

@@ -1,7 +1,7 @@
 """Registered backbones."""
 
-from .beit import BEiT
-from .mit_plus_plus import MiTPlusPlus
-from .vision_transformer import VisionTransformer
+from mmtokmerge.models.backbones.beit import BEiT
+from mmtokmerge.models.backbones.mit_plus_plus import MiTPlusPlus
+from mmtokmerge.models.backbones.vision_transformer import VisionTransformer
 
 __all__ = ["BEiT", "MiTPlusPlus", "VisionTransformer"]

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ...errors import InputTypeError
-from ...layers import BEiTLayer, RelativePositions
-from ...layers.relative_position_table import NUM_CLASS, count_rows, read_table
-from ...merging import TokenAssignment
-from ...registry import MODELS
-from ..vit_settings import VIT_ARCHS
-from .vision_transformer import VisionTransformer
+from mmtokmerge.errors import InputTypeError
+from mmtokmerge.layers import BEiTLayer, RelativePositions
+from mmtokmerge.layers.relative_position_table import NUM_CLASS, count_rows, read_table
+from mmtokmerge.merging import TokenAssignment
+from mmtokmerge.models.backbones.vision_transformer import VisionTransformer
+from mmtokmerge.models.backbones.vit_options import VIT_ARCHS
+from mmtokmerge.registry import MODELS
 
 SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
 

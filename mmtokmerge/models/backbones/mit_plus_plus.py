@@ -14,15 +14,15 @@ from mmengine.model.weight_init import constant_init, normal_init, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...errors import InputError, InputTypeError
-from ...layers import DropPath, EfficientAttention, MixFFN, OverlapPatchEmbed
-from ...layers.attention import MergedGroups
-from ...layers.layout import to_map
-from ...layers.residual import residual
-from ...merging import StageMerging, read_merging
-from ...merging.arch import MIT_ARCHS, MiTArch, read_arch
-from ...merging.settings import MergingConfig
-from ...registry import MODELS
+from mmtokmerge.errors import InputError, InputTypeError
+from mmtokmerge.kernels.residual import residual
+from mmtokmerge.layers import DropPath, EfficientAttention, MixFFN, OverlapPatchEmbed
+from mmtokmerge.layers.attention import MergedGroups
+from mmtokmerge.layers.layout import to_map
+from mmtokmerge.merging import StageMerging, read_merging
+from mmtokmerge.merging.segformer.arch import MIT_ARCHS, MiTArch, read_arch
+from mmtokmerge.merging.segformer.presets import MergingConfig
+from mmtokmerge.registry import MODELS
 
 DOWNSAMPLE_MODES = ("bilinear", "nearest")
 
@@ -99,7 +99,7 @@ class MiTPlusPlus(BaseModule):
     they are, and with ``merging='none'`` the features are the same.
 
     Args:
-        arch: 'b0' to 'b5', or a dict of :class:`mmtokmerge.merging.arch.MiTArch`'s fields.
+        arch: 'b0' to 'b5', or a dict of :class:`mmtokmerge.merging.segformer.arch.MiTArch`'s fields.
         merging: A preset, 'none', 'hq', 'fast' or 'n2d' (Segformer++, table I) or 'plus', which is
             mostly faster than 'fast' and made for weights trained without merging, or four stage
             dicts with keys ``r_q``, ``r_kv`` (fraction of tokens merged away), ``q_mode``,

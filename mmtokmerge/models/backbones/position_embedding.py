@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ...errors import InputError
+from mmtokmerge.errors import InputError
 
 MODES = ("nearest", "bilinear", "bicubic")
 

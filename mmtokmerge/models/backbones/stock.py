@@ -8,7 +8,7 @@ from mmseg.models.backbones import VisionTransformer
 from mmseg.models.backbones.mit import EfficientMultiheadAttention, MixVisionTransformer
 from torch import Tensor, nn
 
-from ...registry import MODELS
+from mmtokmerge.registry import MODELS
 
 
 @MODELS.register_module()

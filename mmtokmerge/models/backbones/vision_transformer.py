@@ -18,23 +18,27 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...errors import InputError
-from ...layers import PatchEmbed, RelativePositions, TokenFeatures, ViTLayer
-from ...layers.layout import to_map
-from ...merging import TokenAssignment
-from ...merging.grid import pair
-from ...merging.superpatch import superpatch_rows
-from ...registry import MODELS
-from ..policies import TokenSharing
-from ..reducers import Reducer, ThresholdReducer
-from ..vit_settings import (
+from mmtokmerge.errors import InputError
+from mmtokmerge.layers import PatchEmbed, RelativePositions, TokenFeatures, ViTLayer
+from mmtokmerge.layers.layout import to_map
+from mmtokmerge.merging import TokenAssignment
+from mmtokmerge.merging.grid import pair
+from mmtokmerge.merging.superpatch_sharing import superpatch_rows
+from mmtokmerge.models.backbones.position_embedding import (
+    PositionEmbedding,
+    read_pos_embed,
+    without_distillation,
+)
+from mmtokmerge.models.backbones.vit_options import (
     VIT_ARCHS,
     build_reducers,
     check_unpadded,
     read_arch,
     read_out_indices,
 )
-from .position_embedding import PositionEmbedding, read_pos_embed, without_distillation
+from mmtokmerge.models.policies import TokenSharing
+from mmtokmerge.models.reducers import Reducer, ThresholdReducer
+from mmtokmerge.registry import MODELS
 
 OUT_TYPES = ("map", "tokens")
 

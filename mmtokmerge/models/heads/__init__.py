@@ -1,5 +1,17 @@
-"""Registered heads for pose; importing this module needs MMPose."""
+"""Registered heads: decode heads for segmentation, which need mmseg, and the pose head of mmpose."""
 
-from .segformer_pose_head import SegformerPoseHead
+from __future__ import annotations
 
-__all__ = ["SegformerPoseHead"]
+from importlib.util import find_spec
+
+__all__: list[str] = []
+
+if find_spec("mmseg") is not None:
+    from mmtokmerge.models.heads.atm_head import ATMHead
+    from mmtokmerge.models.heads.segformer_head import SegformerHead
+    from mmtokmerge.models.heads.segmenter_head import (
+        SegmenterLinearHead,
+        SegmenterMaskTransformerHead,
+    )
+
+    __all__ += ["ATMHead", "SegformerHead", "SegmenterLinearHead", "SegmenterMaskTransformerHead"]

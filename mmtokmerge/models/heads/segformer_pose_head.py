@@ -9,9 +9,9 @@ from mmcv.cnn import ConvModule
 from mmpose.models.heads import HeatmapHead
 from torch import Tensor, nn
 
-from ...errors import InputError
-from ...registry import MODELS
-from ..fusion import fuse_scales
+from mmtokmerge.errors import InputError
+from mmtokmerge.models.heads.fusion import fuse_scales
+from mmtokmerge.registry import MODELS
 
 
 @MODELS.register_module()
@@ -20,7 +20,7 @@ class SegformerPoseHead(HeatmapHead):
 
     Each scale goes through a 1x1 convolution with norm and ReLU, is upsampled to the first one's
     size and concatenated; a 1x1 convolution with norm and ReLU fuses them, and a last one gives the
-    heatmaps. See :func:`mmtokmerge.models.fusion.fuse_scales` for why acting at each scale's own
+    heatmaps. See :func:`mmtokmerge.models.heads.fusion.fuse_scales` for why acting at each scale's own
     resolution approximates nothing.
 
     Args:

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from mmengine import dist
 from torch import Tensor, nn
 
-from ...errors import InputError
-from ...registry import MODELS
-from .mask_losses import dice_loss, focal_loss
+from mmtokmerge.errors import InputError
+from mmtokmerge.models.losses.mask_losses import dice_loss, focal_loss
+from mmtokmerge.registry import MODELS
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,13 +1,13 @@
 """Policies of CTS: which superpatches share a token."""
 
-from .base import Normalisation, Policy, Scene
-from .frozen import FrozenNetwork
-from .network import NetworkPolicy
-from .oracle import OraclePolicy
-from .previous_frame import PreviousFramePolicy
-from .random import RandomPolicy
-from .segmentation import SegmentationPolicy
-from .token_sharing import TokenSharing
+from mmtokmerge.models.policies.base import Normalisation, Policy, Scene
+from mmtokmerge.models.policies.frozen import FrozenNetwork
+from mmtokmerge.models.policies.network import NetworkPolicy
+from mmtokmerge.models.policies.oracle import OraclePolicy
+from mmtokmerge.models.policies.previous_frame import PreviousFramePolicy
+from mmtokmerge.models.policies.random import RandomPolicy
+from mmtokmerge.models.policies.segmentation import SegmentationPolicy
+from mmtokmerge.models.policies.token_sharing import TokenSharing
 
 __all__ = [
     "FrozenNetwork",

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputError
+from mmtokmerge.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from ...errors import InputError, InputTypeError
-from ...registry import MODELS
-from .base import Normalisation
+from mmtokmerge.errors import InputError, InputTypeError
+from mmtokmerge.models.policies.base import Normalisation
+from mmtokmerge.registry import MODELS
 
 
 class FrozenNetwork:

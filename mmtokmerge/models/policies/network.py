@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ...errors import InputError
-from ...registry import MODELS
-from .base import Policy, Scene
-from .frozen import FrozenNetwork, HoldsNetwork
+from mmtokmerge.errors import InputError
+from mmtokmerge.models.policies.base import Policy, Scene
+from mmtokmerge.models.policies.frozen import FrozenNetwork, HoldsNetwork
+from mmtokmerge.registry import MODELS
 
 
 @MODELS.register_module()

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...errors import InputError
-from ...registry import MODELS
-from .base import Policy, Scene
+from mmtokmerge.errors import InputError
+from mmtokmerge.models.policies.base import Policy, Scene
+from mmtokmerge.registry import MODELS
 
 
 @MODELS.register_module()

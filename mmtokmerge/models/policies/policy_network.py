@@ -13,8 +13,8 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from ...errors import InputError
-from ...registry import MODELS
+from mmtokmerge.errors import InputError
+from mmtokmerge.registry import MODELS
 
 SHARE = 1
 

@@ -11,11 +11,11 @@ from typing import Any
 from mmengine.dist import get_world_size
 from torch import Tensor
 
-from ...errors import InputError, InputTypeError
-from ...registry import MODELS
-from .base import Policy, Scene
-from .frozen import FrozenNetwork
-from .oracle import uniformity
+from mmtokmerge.errors import InputError, InputTypeError
+from mmtokmerge.models.policies.base import Policy, Scene
+from mmtokmerge.models.policies.frozen import FrozenNetwork
+from mmtokmerge.models.policies.oracle import uniformity
+from mmtokmerge.registry import MODELS
 
 PREDICTION = "prediction"
 

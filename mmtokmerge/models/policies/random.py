@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...errors import InputTypeError
-from ...registry import MODELS
-from .base import Policy, Scene
+from mmtokmerge.errors import InputTypeError
+from mmtokmerge.models.policies.base import Policy, Scene
+from mmtokmerge.registry import MODELS
 
 
 @MODELS.register_module()

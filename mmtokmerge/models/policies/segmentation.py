@@ -9,11 +9,11 @@ import torch
 from mmengine.config import ConfigDict
 from torch import Tensor
 
-from ...errors import InputTypeError
-from ...registry import MODELS
-from .base import Policy, Scene
-from .frozen import FrozenNetwork, HoldsNetwork
-from .oracle import uniformity
+from mmtokmerge.errors import InputTypeError
+from mmtokmerge.models.policies.base import Policy, Scene
+from mmtokmerge.models.policies.frozen import FrozenNetwork, HoldsNetwork
+from mmtokmerge.models.policies.oracle import uniformity
+from mmtokmerge.registry import MODELS
 
 TRAINING_ONLY = "auxiliary_head"
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputError, InputTypeError
-from ...merging import TokenAssignment, superpatch_sharing
-from ...merging.superpatch import count_shared
-from ...registry import MODELS
-from .base import Normalisation, Policy, Scene
+from mmtokmerge.errors import InputError, InputTypeError
+from mmtokmerge.merging import TokenAssignment, superpatch_sharing
+from mmtokmerge.merging.superpatch_sharing import count_shared
+from mmtokmerge.models.policies.base import Normalisation, Policy, Scene
+from mmtokmerge.registry import MODELS
 
 KEYS = ("policy", "num_shared", "threshold")
 

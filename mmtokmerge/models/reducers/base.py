@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputError, InputTypeError
-from ...merging import TokenAssignment
+from mmtokmerge.errors import InputError, InputTypeError
+from mmtokmerge.merging import TokenAssignment
 
 POSITIONS = ("between", "after")
 FEATURES = ("X", "K", "Q", "V")

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ...merging import TokenAssignment, local_pooling
-from ...merging.local import check_window
-from ...registry import MODELS
-from .base import ThresholdReducer
+from mmtokmerge.merging import TokenAssignment, local_pooling
+from mmtokmerge.merging.local_pooling import check_window
+from mmtokmerge.models.reducers.base import ThresholdReducer
+from mmtokmerge.registry import MODELS
 
 
 @MODELS.register_module()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...merging import TokenAssignment, bipartite_matching
-from ...registry import MODELS
-from .base import ThresholdReducer
+from mmtokmerge.merging import TokenAssignment, bipartite_matching
+from mmtokmerge.models.reducers.base import ThresholdReducer
+from mmtokmerge.registry import MODELS
 
 
 @MODELS.register_module()

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ...errors import InputError, InputTypeError
-from ...merging import TokenAssignment, bipartite_matching
-from ...registry import MODELS
-from .base import Reducer
+from mmtokmerge.errors import InputError, InputTypeError
+from mmtokmerge.merging import TokenAssignment, bipartite_matching
+from mmtokmerge.models.reducers.base import Reducer
+from mmtokmerge.registry import MODELS
 
 
 @MODELS.register_module()

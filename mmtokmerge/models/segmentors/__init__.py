@@ -1,5 +1,5 @@
 """Segmentors that tell a backbone more than pixels."""
 
-from .sharing_encoder_decoder import SharingEncoderDecoder
+from mmtokmerge.models.segmentors.sharing_encoder_decoder import SharingEncoderDecoder
 
 __all__ = ["SharingEncoderDecoder"]

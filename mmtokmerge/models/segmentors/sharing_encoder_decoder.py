@@ -10,9 +10,9 @@ import torch
 from mmseg.models.segmentors import EncoderDecoder
 from torch import Tensor
 
-from ...registry import MODELS
-from ..policies import Normalisation, TokenSharing
-from .label_maps import label_maps
+from mmtokmerge.models.policies import Normalisation, TokenSharing
+from mmtokmerge.models.segmentors.label_maps import label_maps
+from mmtokmerge.registry import MODELS
 
 IGNORED = 255
 

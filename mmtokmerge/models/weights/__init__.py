@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .convert import ALL_FORMATS, convert
-from .formats import FORMATS, Rule, WeightFormat
-from .rename import Renamed, detect_format, rename
-from .segformer import SegFormerWeights, convert_segformer
-from .vit import ViTWeights, convert_vit
-from .vit_formats import VIT_FORMATS
+from mmtokmerge.models.weights.convert import ALL_FORMATS, convert
+from mmtokmerge.models.weights.formats import FORMATS, Rule, WeightFormat
+from mmtokmerge.models.weights.rename import Renamed, detect_format, rename
+from mmtokmerge.models.weights.segformer import SegFormerWeights, convert_segformer
+from mmtokmerge.models.weights.vit import ViTWeights, convert_vit
+from mmtokmerge.models.weights.vit_formats import VIT_FORMATS
 
 __all__ = [
     "ALL_FORMATS",

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from .formats import FORMATS
-from .rename import detect_format
-from .segformer import SegFormerWeights, convert_segformer
-from .vit import ViTWeights, convert_vit
-from .vit_formats import VIT_FORMATS
+from mmtokmerge.models.weights.formats import FORMATS
+from mmtokmerge.models.weights.rename import detect_format
+from mmtokmerge.models.weights.segformer import SegFormerWeights, convert_segformer
+from mmtokmerge.models.weights.vit import ViTWeights, convert_vit
+from mmtokmerge.models.weights.vit_formats import VIT_FORMATS
 
 ALL_FORMATS = {**FORMATS, **VIT_FORMATS}
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...errors import InputError
+from mmtokmerge.errors import InputError
 
 
 class Rule(NamedTuple):

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from ...errors import InputError
-from .rename import list_some
+from mmtokmerge.errors import InputError
+from mmtokmerge.models.weights.rename import list_some
 
 
 def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], title: str) -> None:

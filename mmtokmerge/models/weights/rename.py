@@ -10,8 +10,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ...errors import InputError
-from .formats import FORMATS, Rule, WeightFormat
+from mmtokmerge.errors import InputError
+from mmtokmerge.models.weights.formats import FORMATS, Rule, WeightFormat
 
 ENCODER, HEAD = "backbone.", "decode_head."
 SHOWN = 5

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...errors import InputError
-from ...merging.arch import MIT_ARCHS
-from ..backbones import MiTPlusPlus
-from .formats import FORMATS
-from .load import load_strictly
-from .rename import ENCODER, HEAD, detect_format, rename
+from mmtokmerge.errors import InputError
+from mmtokmerge.merging.segformer.arch import MIT_ARCHS
+from mmtokmerge.models.backbones import MiTPlusPlus
+from mmtokmerge.models.weights.formats import FORMATS
+from mmtokmerge.models.weights.load import load_strictly
+from mmtokmerge.models.weights.rename import ENCODER, HEAD, detect_format, rename
 
 TARGETS = ("backbone", "segmentor")
 
@@ -125,7 +125,7 @@ def build_model(arch: str, head: Mapping[str, Any] | None) -> nn.ModuleDict:
     """The encoder and, where ``head`` says how to build it, the decode head."""
     model = nn.ModuleDict({"backbone": MiTPlusPlus(arch)})
     if head is not None:
-        from ..decode_heads import SegformerHead
+        from mmtokmerge.models.heads import SegformerHead
 
         model["decode_head"] = SegformerHead(
             in_index=[0, 1, 2, 3], norm_cfg=dict(type="BN"), align_corners=False, **head

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...errors import InputError
-from ..backbones.vision_transformer import VisionTransformer
-from ..vit_settings import VIT_ARCHS
-from .load import load_strictly
-from .rename import ENCODER, detect_format, rename
-from .vit_formats import MMSEG_VIT, VIT_FORMATS
+from mmtokmerge.errors import InputError
+from mmtokmerge.models.backbones.vision_transformer import VisionTransformer
+from mmtokmerge.models.backbones.vit_options import VIT_ARCHS
+from mmtokmerge.models.weights.load import load_strictly
+from mmtokmerge.models.weights.rename import ENCODER, detect_format, rename
+from mmtokmerge.models.weights.vit_formats import MMSEG_VIT, VIT_FORMATS
 
 CLASS_TOKEN, DISTILLATION_TOKEN, POSITIONS = "cls_token", "dist_token", "pos_embed"
 PATCH_WEIGHT, PATCH_BIAS = "patch_embed.projection.weight", "patch_embed.projection.bias"

@@ -7,7 +7,7 @@ queries, keys, values.
 
 from __future__ import annotations
 
-from .formats import Rule, WeightFormat
+from mmtokmerge.models.weights.formats import Rule, WeightFormat
 
 _LAYER = "layers.<n>."
 _IN_PROJ, _OUT_PROJ = _LAYER + "attn.attn.in_proj_*", _LAYER + "attn.attn.out_proj.*"

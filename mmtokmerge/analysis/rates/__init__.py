@@ -1,0 +1,1 @@
+"""Which rates, strides and options of MiT++ lose least at a speed: the search and its report."""

@@ -1,0 +1,1 @@
+"""What token sharing (CTS) shares, costs and gains: the paper's statistics, tables and figures."""

@@ -1,0 +1,106 @@
+"""Models outside a runner, with all weights of a checkpoint: to compare, to analyse, to predict."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from torch import nn
+
+from mmtokmerge.engine.launch import check_checkpoint, import_scope, load_config
+from mmtokmerge.engine.policies import check_policies
+from mmtokmerge.errors import InputError
+from mmtokmerge.models.weights.fit import is_threshold, load_weights
+from mmtokmerge.models.weights.safe_load import load_weights_safely
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in eval mode.
+
+    Args:
+        model: Segmentor or pose estimator.
+        checkpoint: What its checkpoint holds.
+    """
+
+    model: nn.Module
+    checkpoint: dict[str, Any]
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """Read a command's config, load weights safely, and keep mmengine's warnings quiet."""
+    load_weights_safely()
+    MMLogger.get_current_instance().setLevel("ERROR")
+    return load_config(args.config, args.cfg_options)
+
+
+def check_device(device: str) -> None:
+    """Raise InputError where torch has no such device."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise InputError(f"--device {device!r} is unknown: take cpu or cuda.") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"--device {device}: PyTorch finds no CUDA device here, take cpu.")
+
+
+def load_model(
+    config: str | Config,
+    checkpoint: str,
+    device: str = "cpu",
+    *,
+    backbone: type[nn.Module] | None = None,
+    uncalibrated: bool = False,
+) -> LoadedModel:
+    """Build a config's segmentor or pose estimator with all of a checkpoint's weights.
+
+    Args:
+        config: A config file, or what was read from one.
+        checkpoint: A file or a URL.
+        device: Where the model goes, as torch names it.
+        backbone: The class that its backbone must be of.
+        uncalibrated: Whether the checkpoint may lack the thresholds of ``threshold='auto'``.
+
+    Raises:
+        InputError: The config or the checkpoint is missing or damaged, they do not fit, the config
+            has no model or another backbone, a policy lacks its weights, or there is no such device.
+    """
+    cfg = load_config(config) if isinstance(config, str) else config
+    check_device(device)
+    check_checkpoint(checkpoint)
+    scope = cfg.get("default_scope", "mmseg")
+    if "backbone" not in (cfg.get("model") or {}) or scope not in ("mmseg", "mmpose"):
+        raise InputError(f"The config {cfg.filename} has no model with a backbone.")
+    load_weights_safely()
+    import_scope(scope)
+    if scope == "mmpose":
+        from mmpose.apis import init_model
+    else:
+        from mmseg.apis import init_model
+    model: nn.Module = init_model(cfg, checkpoint=None, device=device)
+    if backbone is not None and not isinstance(model.backbone, backbone):
+        raise InputError(
+            f"The backbone of {cfg.filename} is a {type(model.backbone).__name__}, but this needs "
+            f"mmtokmerge.{backbone.__name__}."
+        )
+    content = load_weights(
+        model, checkpoint, may_lack=is_threshold if uncalibrated else lambda key: False
+    )
+    check_policies(model)
+    return LoadedModel(model.eval(), content)
+
+
+def load_segmentor(config: str | Config, checkpoint: str, device: str = "cpu") -> nn.Module:
+    """The model of :func:`load_model`, which must be a segmentor.
+
+    Raises:
+        InputError: As there, or the config is of another task.
+    """
+    cfg = load_config(config) if isinstance(config, str) else config
+    if cfg.get("default_scope", "mmseg") != "mmseg":
+        raise InputError(f"The config {cfg.filename} has no segmentation model.")
+    return load_model(cfg, checkpoint, device).model

@@ -1,1 +1,0 @@
-"""GPU kernels in Triton; nothing here is imported before a kernel runs."""

@@ -1,0 +1,78 @@
+"""Neighbour pooling: the tokens of a cell stand together, whatever they show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmtokmerge.merging.assignment import TokenAssignment
+from mmtokmerge.merging.grid import cells, clip, pair
+
+
+@dataclass(frozen=True, eq=False)
+class CellAssignment(TokenAssignment):
+    """Groups that are the cells of a grid: merging is pooling, unmerging is repeating.
+
+    Args:
+        hw: The grid ``(h, w)`` of the tokens.
+        kernel: The cell ``(ky, kx)`` in tokens; edge cells hold the tokens that are there.
+    """
+
+    hw: tuple[int, int]
+    kernel: tuple[int, int]
+
+    def merge(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        if sizes is not None:
+            return super().merge(x, sizes)
+        self._check(x, self.num_tokens, "merge")
+        batch, channels = x.shape[0], x.shape[2]
+        grid = x.reshape(batch, *self.hw, channels).permute(
+            0, 3, 1, 2
+        )  # (B, C, h, w), channels last
+        pooled = F.avg_pool2d(
+            grid, self.kernel, self.kernel, ceil_mode=True, count_include_pad=False
+        )
+        return pooled.permute(0, 2, 3, 1).flatten(1, 2)  # (B, M, C)
+
+    def unmerge(self, y: Tensor) -> Tensor:
+        batch, _, channels = self._check(y, self.num_groups, "unmerge")
+        (h, w), (ky, kx) = self.hw, self.kernel
+        rows, columns = -(-h // ky), -(-w // kx)
+        grid = y.reshape(batch, rows, 1, columns, 1, channels)
+        full = grid.expand(-1, -1, ky, -1, kx, -1).reshape(batch, rows * ky, columns * kx, channels)
+        return full[:, :h, :w].reshape(batch, h * w, channels)
+
+
+def neighbour_pooling(
+    hw: tuple[int, int],
+    *,
+    kernel: int | tuple[int, int] = 2,
+    device: torch.device | str | None = None,
+) -> TokenAssignment:
+    """Group the tokens of each ``kernel`` cell of a grid (Segformer++, 2D neighbour merging).
+
+    Neighbours along the raster sequence (1D) are the cells of a grid of one row:
+    ``neighbour_pooling((1, h * w), kernel=(1, k))``.
+
+    Args:
+        hw: The grid ``(h, w)`` of the tokens.
+        kernel: Cell in tokens, an int for both sides or ``(h, w)``. Cells at the right and bottom
+            edge are smaller where it does not divide the grid; a side shorter than the kernel is
+            one cell.
+        device: Where the assignment lives, the default device if None.
+
+    Returns:
+        An assignment of batch 1, which stands for any batch.
+
+    Raises:
+        TypeError: If the kernel is neither an int nor a pair of ints.
+        ValueError: If a side of the grid or of the kernel is below 1.
+    """
+    h, w = pair(hw, "hw")
+    clipped = clip(pair(kernel, "kernel"), (h, w))
+    place = torch.device(device) if device is not None else torch.get_default_device()
+    groups, sizes = cells((h, w), clipped, place)
+    return CellAssignment(groups, sizes, (h, w), clipped)

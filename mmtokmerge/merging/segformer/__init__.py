@@ -1,0 +1,1 @@
+"""What Segformer++ says of SegFormer's encoder: sizes, presets and cost in closed form."""

@@ -1,0 +1,69 @@
+"""SegFormer's all-MLP head, fused at each scale's own resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmcv.cnn import ConvModule
+from mmseg.models.decode_heads import SegformerHead as StockSegformerHead
+from torch import Tensor, nn
+
+from mmtokmerge.errors import InputError
+from mmtokmerge.models.heads.fusion import fuse_scales
+from mmtokmerge.registry import MODELS
+
+PROJECTIONS = ("conv", "linear")
+INTERPOLATE_MODES = ("bilinear", "nearest")
+
+
+@MODELS.register_module()
+class SegformerHead(StockSegformerHead):
+    """mmseg's ``SegformerHead`` with the same state dict and result, computed cheaper.
+
+    See :func:`mmtokmerge.models.heads.fusion.fuse_scales` for why nothing is approximated.
+
+    Args:
+        projection: What maps each scale to ``channels``: 'conv', a 1x1 convolution with norm and
+            activation as in mmseg, or 'linear', a 1x1 convolution with bias alone as in the
+            original SegFormer, whose published weights need it.
+        interpolate_mode: 'bilinear' or 'nearest'.
+        **kwargs: Of mmseg's ``BaseDecodeHead``.
+
+    Raises:
+        ValueError: If ``projection`` or ``interpolate_mode`` is unknown.
+    """
+
+    def __init__(
+        self, projection: str = "conv", interpolate_mode: str = "bilinear", **kwargs: Any
+    ) -> None:
+        for key, value, allowed in (
+            ("projection", projection, PROJECTIONS),
+            ("interpolate_mode", interpolate_mode, INTERPOLATE_MODES),
+        ):
+            if value not in allowed:
+                names = " and ".join(map(repr, allowed))
+                raise InputError(f"{key}={value!r} is unknown, allowed are {names}")
+        super().__init__(interpolate_mode=interpolate_mode, **kwargs)
+        if projection == "linear":
+            self.convs = nn.ModuleList(
+                ConvModule(channels, self.channels, 1, act_cfg=None)
+                for channels in self.in_channels
+            )
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Map four maps ``(B, C_i, h_i, w_i)`` to logits ``(B, num_classes, h_0, w_0)``."""
+        maps = [conv(x) for conv, x in zip(self.convs, self._transform_inputs(inputs))]
+        fusion = self.fusion_conv
+        out = fuse_scales(
+            maps,
+            fusion.conv.weight,
+            fusion.conv.bias,
+            mode=self.interpolate_mode,
+            align_corners=self.align_corners,
+        )
+        if fusion.with_norm:
+            out = fusion.norm(out)
+        if fusion.with_activation:
+            out = fusion.activate(out)
+        return self.cls_seg(out)

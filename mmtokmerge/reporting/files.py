@@ -1,0 +1,87 @@
+"""Files that are whole or not there, and one sentence where one cannot be written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from mmtokmerge.errors import InputError
+
+PARTIAL_SUFFIX = ".partial"
+ABANDONED_S = 3600.0
+"""A partial file that nobody has written to for so long was left behind by a killed process."""
+
+
+def replace_file(path: str | Path, content: bytes) -> None:
+    """Write a file in one step: whoever reads it meets the old content or the new, never a part.
+
+    Bytes go to a temporary file beside the target, are flushed to the disk, and take the target's
+    name. What a killed process left behind in the folder is removed.
+
+    Raises:
+        OSError: It cannot be written; the old file is as it was, and no partial file is left.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(target.parent)
+    handle, partial = tempfile.mkstemp(
+        prefix=f".{target.name}.", suffix=PARTIAL_SUFFIX, dir=target.parent
+    )
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(partial, _default_mode())
+        os.replace(partial, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        raise
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove partial files in ``folder`` that a killed process left behind."""
+    for partial in folder.glob(f".*{PARTIAL_SUFFIX}"):
+        with contextlib.suppress(OSError):
+            if time.time() - partial.stat().st_mtime > ABANDONED_S:
+                partial.unlink()
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    try:
+        replace_file(path, content)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text; like :func:`write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write JSON, indented, with a final newline; like :func:`write_bytes`."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def cannot_write(path: str | Path, error: OSError) -> InputError:
+    """The sentence for a file that cannot be written: which, and why."""
+    return InputError(f"Cannot write {path}: {error.strerror or error}.")
+
+
+def _default_mode() -> int:
+    """The permissions that ``open`` would give: mkstemp's own are for the owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

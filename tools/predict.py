@@ -1,0 +1,8 @@
+"""Predict pictures, folders and videos: ``mmtokmerge`` of the same verb; see ``--help``."""
+
+import sys
+
+from mmtokmerge.commands.main import run_script
+
+if __name__ == "__main__":
+    sys.exit(run_script(__file__))

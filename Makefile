@@ -31,7 +31,7 @@ $(STAMP): requirements/lock.txt pyproject.toml setup.py
 	touch $@
 
 check: install  ## what was found, what works, and the fix for what does not
-	$(PY) -m mmtokmerge.commands.check
+	$(PY) -m mmtokmerge check
 
 demo: install  ## train, test, time and draw token merging on generated street scenes
 	OMP_NUM_THREADS=$${DEMO_THREADS:-2} $(PY) tools/demo.py

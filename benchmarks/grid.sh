@@ -68,7 +68,7 @@ measure() {
 
 # Write the tables, and say what is missing.
 finish() {
-  [ "$LIST" = 1 ] || [ "$OUT" != benchmarks/results ] || "$PYTHON" -m mmtokmerge.benchmark.result_tables
+  [ "$LIST" = 1 ] || [ "$OUT" != benchmarks/results ] || "$PYTHON" -m mmtokmerge tables
   [ ${#FAILED[@]} -eq 0 ] && return
   printf 'not measured: %s\n' "${FAILED[@]}" >&2
   exit 1

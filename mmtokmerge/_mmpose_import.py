@@ -73,7 +73,7 @@ def _placeholder_operators() -> ModuleType:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             raise InputError(
                 "MultiScaleDeformableAttention needs MMCV's compiled operators, which are not "
-                "installed here; `python -m mmtokmerge.commands.check` tells how to get them"
+                "installed here; `mmtokmerge check` tells how to get them"
             )
 
     def missing(name: str) -> Any:

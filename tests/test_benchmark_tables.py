@@ -11,7 +11,8 @@ from mmtokmerge.benchmark.limit import Limits
 from mmtokmerge.benchmark.options import Settings
 from mmtokmerge.benchmark.report import save_csv
 from mmtokmerge.benchmark.result import Result, compare
-from mmtokmerge.benchmark.result_tables import BEGIN, END, main, make_tables
+from mmtokmerge.benchmark.result_tables import BEGIN, END, make_tables
+from mmtokmerge.commands.main import main
 
 MACHINE = {"machine": "Some CPU", "threads": 2, "torch": "2.12.1"}
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,11 +89,11 @@ def test_the_tables_stand_between_the_markers(tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     words = ["--results", str(tmp_path / "results"), "--out", str(page)]
-    assert main(words) == 0
+    assert main(["tables", *words]) == 0
     text = page.read_text()
     assert text.startswith(f"before\n{BEGIN}\n**b0_x") and text.endswith(f"\n{END}\nafter\n")
     assert "old" not in text
-    assert main(words) == 0
+    assert main(["tables", *words]) == 0
     assert "up to date" in capsys.readouterr().out and page.read_text() == text
 
 
@@ -112,7 +113,7 @@ def test_a_mistake_is_one_sentence(page, table, sentence, tmp_path, capsys):
     elif table is False:
         with (tmp_path / "a.csv").open("w", newline="") as file:
             csv.writer(file).writerows([["name"], ["1"]])
-    assert main(["--results", str(tmp_path), "--out", str(tmp_path / "page.md")]) == 1
+    assert main(["tables", "--results", str(tmp_path), "--out", str(tmp_path / "page.md")]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and sentence in error and error.count("\n") == 1
     assert (tmp_path / "page.md").read_text() == page

@@ -1,4 +1,4 @@
-"""``python -m mmtokmerge.commands.check``: its verdicts, its fixes and its exit status."""
+"""``mmtokmerge check``: its verdicts, its fixes and its exit status."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from mmtokmerge.commands import check
 from mmtokmerge.commands.fixes import FALLBACK, FIXES, find_fix
+from mmtokmerge.commands.main import main
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -21,7 +22,7 @@ def run_check(*path: Path) -> subprocess.CompletedProcess[str]:
     """Run the module with folders in front of the import path."""
     search = os.pathsep.join(map(str, (*path, REPO)))
     return subprocess.run(
-        [sys.executable, "-m", "mmtokmerge.commands.check"],
+        [sys.executable, "-m", "mmtokmerge", "check"],
         env={**os.environ, "PYTHONPATH": search, "COLUMNS": "160"},
         capture_output=True,
         text=True,
@@ -69,13 +70,13 @@ def test_main_prints_a_fix_for_each_failure(
     fails = check.Result(False, "ModuleNotFoundError: No module named 'mmcv._ext'")
     parts = dict.fromkeys(check.TRIALS.values(), works)
     monkeypatch.setattr(check, "try_code", lambda code: parts[code])
-    assert check.main([]) == 0
+    assert main(["check"]) == 0
     assert "To mend it" not in capsys.readouterr().out
     parts[check.OPERATORS] = fails
-    assert check.main([]) == 0
+    assert main(["check"]) == 0
     assert "not needed by this package's own models" in capsys.readouterr().out
     parts[check.SEGMENTATION] = fails
-    assert check.main([]) == 1
+    assert main(["check"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from mmtokmerge.engine.atomic_backend import AtomicLocalBackend
 from mmtokmerge.engine.launch import find_latest_checkpoint
 from mmtokmerge.errors import InputError
 from mmtokmerge.models.weights.fit import fit_weights
-from mmtokmerge.models.weights.safe_load import load_weights_only
+from mmtokmerge.models.weights.safe_load import load_weights_only, load_weights_safely
 
 
 class Attack:
@@ -45,7 +45,7 @@ def safe_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     """Install safe loading for one test."""
     monkeypatch.setattr(CheckpointLoader, "_schemes", dict(CheckpointLoader._schemes))
     monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "0")
-    install()
+    load_weights_safely()
 
 
 @pytest.mark.parametrize(

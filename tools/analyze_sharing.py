@@ -1,4 +1,4 @@
-"""Analyse token sharing (CTS): ``mmtokmerge`` of the same verb; see ``--help``."""
+"""Analyse token sharing (CTS); see ``--help``."""
 
 import sys
 

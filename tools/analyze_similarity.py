@@ -1,4 +1,4 @@
-"""Compare tokens of the same class and of different classes (ALGM, figure 2): ``mmtokmerge`` of the same verb; see ``--help``."""
+"""Compare tokens of the same class and of different classes (ALGM, figure 2); see ``--help``."""
 
 import sys
 

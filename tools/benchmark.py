@@ -1,4 +1,4 @@
-"""Time configs against mmseg's stock models, all in one interleaved run: ``mmtokmerge`` of the same verb; see ``--help``."""
+"""Time configs against mmseg's stock models, all in one interleaved run; see ``--help``."""
 
 import sys
 

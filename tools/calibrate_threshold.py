@@ -1,4 +1,4 @@
-"""Set the threshold of ALGM from a model's own tokens: ``mmtokmerge`` of the same verb; see ``--help``."""
+"""Set the threshold of ALGM from a model's own tokens; see ``--help``."""
 
 import sys
 

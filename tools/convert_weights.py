@@ -1,4 +1,4 @@
-"""Convert published weights into the layout that this project's models load: ``mmtokmerge`` of the same verb; see ``--help``."""
+"""Convert published weights into the layout that this project's models load; see ``--help``."""
 
 import sys
 

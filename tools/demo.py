@@ -1,4 +1,4 @@
-"""See token merging at work on generated streets: ``mmtokmerge`` of the same verb; see ``--help``."""
+"""See token merging at work on generated streets; see ``--help``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Predict pictures, folders and videos: ``mmtokmerge`` of the same verb; see ``--help``."""
+"""Predict pictures, folders and videos; see ``--help``."""
 
 import sys
 

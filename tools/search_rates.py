@@ -1,4 +1,4 @@
-"""Find rates, strides and options of MiT++'s merging: ``mmtokmerge`` of the same verb; see ``--help``."""
+"""Find rates, strides and options of MiT++'s merging; see ``--help``."""
 
 import sys
 

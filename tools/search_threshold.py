@@ -1,4 +1,4 @@
-"""Find the smallest threshold at inference that costs no mIoU: ``mmtokmerge`` of the same verb; see ``--help``."""
+"""Find the smallest threshold at inference that costs no mIoU; see ``--help``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Test a model's weights on a config's test set: ``mmtokmerge`` of the same verb; see ``--help``."""
+"""Test a model's weights on a config's test set; see ``--help``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Train a model that a config describes: ``mmtokmerge`` of the same verb; see ``--help``."""
+"""Train a model that a config describes; see ``--help``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Draw what merging does to one image: ``mmtokmerge`` of the same verb; see ``--help``."""
+"""Draw what merging does to one image; see ``--help``."""
 
 import sys
 

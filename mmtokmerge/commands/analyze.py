@@ -1,4 +1,4 @@
-"""Analyse trained models: similarity of tokens (ALGM), statistics and trade-offs of sharing (CTS)."""
+"""Analyse trained models: similarity of tokens (ALGM), what sharing gives (CTS)."""
 
 from __future__ import annotations
 

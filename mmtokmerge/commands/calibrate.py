@@ -7,12 +7,53 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmtokmerge.commands.options import add_trained_vit
 from mmtokmerge.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from torch import nn
 
+    from mmtokmerge.analysis.thresholds.calibration import Calibration
+    from mmtokmerge.merging.similarity_statistics import CosineStatistics
+
+EXAMPLES = """\
+examples:
+  python tools/calibrate_threshold.py configs/algm/segmenter_vit-t_camvid_algm.py \\
+      work_dirs/segmenter_vit-t_camvid_none/iter_1800.pth
+  python tools/calibrate_threshold.py CONFIG CHECKPOINT --num-images 500 --out calibrated.pth
+  python tools/test.py CONFIG calibrated.pth
+
+The model runs without merging over images of the training set. They go through the test pipeline:
+no random crop, flip or colour. After the attention block of every layer the cosines of all pairs of
+tokens of an image enter a mean mu and a standard deviation sigma; the class token is left out, and
+no pair is kept in memory. OUT holds CHECKPOINT's weights and tau for every reducer of CONFIG with
+threshold='auto'; CHECKPOINT may be one that was trained without merging.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    add_trained_vit(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="checkpoint to write (default: CHECKPOINT's name with '_calibrated', in its folder)",
+    )
+    parser.add_argument(
+        "--per-reducer",
+        action="store_true",
+        help="a threshold for each reducer, from the tokens of its own layers alone",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Calibrate, save and print.
+
+    Raises:
+        InputError: If an argument, the config or the checkpoint is wrong.
+    """
     from mmtokmerge.analysis.plain_vit import auto_reducers
     from mmtokmerge.analysis.thresholds.calibration import calibrate, save_calibrated
     from mmtokmerge.engine.loading import load_model, read_config

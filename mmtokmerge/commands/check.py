@@ -1,4 +1,4 @@
-"""``python -m mmtokmerge.commands.check``: what is installed, what works, and the fix for what does not.
+"""Print what is installed, what works, and the fix for what does not.
 
 Each part is tried in a Python of its own, so one that fails, or crashes, does not hide another.
 """

@@ -121,6 +121,8 @@ def test(preset: str, checkpoint: Path, work_dir: Path) -> dict[str, float]:
 
 def measure(work_dir: Path, runs: int) -> dict[str, Any]:
     """Time all presets and both baselines in one interleaved run at the demo's size."""
+    from mmtokmerge.datasets.demo_streets import StreetSet
+
     settings = StreetSet()
     result = work_dir / "speed.json"
     run_tool(
@@ -147,6 +149,8 @@ def draw(checkpoint: Path, work_dir: Path) -> list[Path]:
 
 def summary(scores: dict[str, dict[str, float]], speeds: dict[str, Any]) -> Table:
     """Quality and speed of each preset, all with the same weights."""
+    from mmtokmerge.datasets.demo_streets import StreetSet
+
     settings = StreetSet()
     table = Table(
         title=f"SegFormer-B0 trained with HQ, {settings.height}x{settings.width} images, fp32, CPU"

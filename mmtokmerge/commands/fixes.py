@@ -1,6 +1,6 @@
 """The one line that mends each way in which an environment is known to fail.
 
-``python -m mmtokmerge.commands.check`` looks up the error of a trial here. A fix may differ between the
+``mmtokmerge check`` looks up the error of a trial here. A fix may differ between the
 maintained forks (distributions ``onedl-*``) and the upstream packages.
 """
 

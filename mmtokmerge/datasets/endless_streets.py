@@ -21,8 +21,8 @@ SMALLEST_SIDE = 32
 class EndlessStreets(BaseSegDataset):
     """Street scenes with Cityscapes' classes, drawn when they are asked for; for training.
 
-    Scene ``i`` depends on ``seed``, ``i`` and ``sizes`` alone, so a run that is resumed goes on with
-    the scenes that it would have seen.
+    Scene ``i`` depends on ``seed``, ``i`` and ``sizes`` alone, so a run that is resumed goes on
+    with the scenes that it would have seen.
 
     Args:
         num_scenes: Number of scenes, the dataset's length.

@@ -54,7 +54,7 @@ def import_scope(scope: str) -> None:
     except ImportError as error:
         raise InputError(
             f"The config's default_scope {scope!r} cannot be imported ({error}); "
-            "python -m mmtokmerge.commands.check says what mends it."
+            "mmtokmerge check says what mends it."
         ) from error
 
 

@@ -67,7 +67,7 @@ def load_model(
 
     Raises:
         InputError: The config or the checkpoint is missing or damaged, they do not fit, the config
-            has no model or another backbone, a policy lacks its weights, or there is no such device.
+            has no model or another backbone, a policy lacks its weights, there is no such device.
     """
     cfg = load_config(config) if isinstance(config, str) else config
     check_device(device)

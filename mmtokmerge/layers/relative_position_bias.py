@@ -98,8 +98,8 @@ def pair_index(hw: tuple[int, int], rows: Tensor | None, device: torch.device | 
 
     Args:
         hw: Grid of the patches.
-        rows: ``(B, M)`` of :func:`mmtokmerge.merging.superpatch_sharing.superpatch_rows`; None for all
-            patches alone.
+        rows: ``(B, M)`` of :func:`mmtokmerge.merging.superpatch_sharing.superpatch_rows`; None for
+            all patches alone.
         device: Of the result.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a person is shown and given: console, progress, tables, and files that are whole or not there.
+"""What a person is shown and given: console, progress, tables, and files written whole.
 
 Imports no mm* package and nothing of this one but its errors.
 """

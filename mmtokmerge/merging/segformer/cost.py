@@ -5,7 +5,7 @@ runs: 1 MAC is one multiplication with its addition, 2 FLOPs. Norms, activations
 interpolation and the means over groups grow linearly with the tokens and are not counted, as in
 :class:`torch.utils.flop_counter.FlopCounterMode`, against which the counts are tested.
 
-``python -m mmtokmerge.merging.segformer.cost_table --arch b5 --size 1024 1024`` prints a table.
+``mmtokmerge cost --arch b5 --size 1024 1024`` prints a table.
 """
 
 from __future__ import annotations

@@ -99,7 +99,8 @@ class MiTPlusPlus(BaseModule):
     they are, and with ``merging='none'`` the features are the same.
 
     Args:
-        arch: 'b0' to 'b5', or a dict of :class:`mmtokmerge.merging.segformer.arch.MiTArch`'s fields.
+        arch: 'b0' to 'b5', or a dict of the fields of
+            :class:`mmtokmerge.merging.segformer.arch.MiTArch`.
         merging: A preset, 'none', 'hq', 'fast' or 'n2d' (Segformer++, table I) or 'plus', which is
             mostly faster than 'fast' and made for weights trained without merging, or four stage
             dicts with keys ``r_q``, ``r_kv`` (fraction of tokens merged away), ``q_mode``,

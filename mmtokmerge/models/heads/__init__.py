@@ -1,4 +1,4 @@
-"""Registered heads: decode heads for segmentation, which need mmseg, and the pose head of mmpose."""
+"""Registered heads: decode heads for segmentation, which need mmseg, and mmpose's pose head."""
 
 from __future__ import annotations
 

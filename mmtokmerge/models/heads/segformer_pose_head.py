@@ -20,8 +20,8 @@ class SegformerPoseHead(HeatmapHead):
 
     Each scale goes through a 1x1 convolution with norm and ReLU, is upsampled to the first one's
     size and concatenated; a 1x1 convolution with norm and ReLU fuses them, and a last one gives the
-    heatmaps. See :func:`mmtokmerge.models.heads.fusion.fuse_scales` for why acting at each scale's own
-    resolution approximates nothing.
+    heatmaps. See :func:`mmtokmerge.models.heads.fusion.fuse_scales` for why acting at each scale's
+    own resolution approximates nothing.
 
     Args:
         in_channels: Channels of each scale, the finest first.

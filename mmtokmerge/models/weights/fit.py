@@ -154,7 +154,7 @@ def say_notes(fitted: Fitted) -> None:
 
 
 def _align(weights: dict[str, Tensor], wanted: Mapping[str, Tensor], name: str) -> dict[str, Any]:
-    """The weights under the model's keys: wrappers' prefixes off or on, published layouts renamed."""
+    """The weights under the model's keys: prefixes off or on, published layouts renamed."""
     best = _best_prefix(weights, wanted)
     if any(key in wanted for key in best):
         return best

@@ -21,13 +21,14 @@ import torch
 from mmengine.evaluator import Evaluator
 from rich.console import Console
 
-from mmtokmerge.analysis.rates.model import load_mit, merging_as
+from mmtokmerge.analysis.rates.model import load_mit
 from mmtokmerge.analysis.rates.run import resize_test
 from mmtokmerge.commands.main import guard
 from mmtokmerge.engine.loading import read_config
 from mmtokmerge.errors import InputError
 from mmtokmerge.measure.samples import Samples
 from mmtokmerge.merging import PRESETS, read_merging
+from mmtokmerge.models.overrides import merging_as
 from mmtokmerge.reporting.console import progress_bar
 from mmtokmerge.reporting.files import write_bytes
 from mmtokmerge.reporting.tables import markdown_table

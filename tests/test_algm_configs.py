@@ -18,7 +18,7 @@ pytest.importorskip("mmseg", reason="needs MMSegmentation")
 
 from mmengine.config import Config
 
-from mmtokmerge.models.backbones.vit_options import VIT_ARCHS
+from mmtokmerge.layers.vit_archs import VIT_ARCHS
 
 REPO = Path(__file__).resolve().parents[1]
 CONFIGS = REPO / "configs"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from algm_tools_helpers import CLAP_AND_GBM, TOME, write_tiny
 from PIL import Image
+from tracing import ended, follow
 
 from mmtokmerge.benchmark.baselines import stock_model
 from mmtokmerge.benchmark.candidate_flops import forward_flops
@@ -111,9 +112,10 @@ def test_fractions_are_kept(paths, dtype, batch):
     inputs = random_images(algm, settings, SHAPE, batch)
     assert len(inputs) == batch and torch.equal(inputs[0], inputs[-1])
     keep_fractions(algm.model.backbone, inputs, settings.kept)
+    follow(algm.model.backbone)
     with torch.no_grad():
         algm.model.backbone(inputs)
-    left = algm.model.backbone.last_assignment.num_groups
+    left = ended(algm.model.backbone).assignment.num_groups
     assert left == pytest.approx(0.4 * 99, abs=1)
     first, second = algm.reducers
     assert -1 < float(first.tau) < 1 and float(first.tau) != float(second.tau)

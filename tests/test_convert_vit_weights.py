@@ -21,8 +21,8 @@ from mmseg.models.backbones import VisionTransformer as MMSegViT
 from mmseg.registry import MODELS
 
 from mmtokmerge.errors import InputError
+from mmtokmerge.layers.vit_archs import VIT_ARCHS
 from mmtokmerge.models import VisionTransformer
-from mmtokmerge.models.backbones.vit_options import VIT_ARCHS
 from mmtokmerge.models.weights import ViTWeights, convert, convert_vit
 from mmtokmerge.models.weights.safe_load import load_weights_only
 

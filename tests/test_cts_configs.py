@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tracing import ended, follow
 
 pytest.importorskip("mmseg", reason="needs MMSegmentation")
 pytest.importorskip("timm", reason="needs timm")
@@ -292,6 +293,7 @@ def test_a_network_shares_learns_and_predicts(name: str, weights: str) -> None:
     model = MODELS.build(narrow_model(settings := ready(read(name), weights)))
     model.init_weights()
     images, samples = make_batch(settings.decode_head.num_classes)  # 8x10 patches
+    follow(model.backbone)
     losses = model.train()(images, samples, mode="loss")
     loss = sum(value for key, value in losses.items() if "loss" in key)
     loss.backward()
@@ -299,7 +301,7 @@ def test_a_network_shares_learns_and_predicts(name: str, weights: str) -> None:
     predicted = model.eval()(images, samples, mode="predict")
     assert [sample.pred_sem_seg.data.shape for sample in predicted] == [(1, 128, 160)] * 2
     shared = count_shared(settings.backbone.sharing.num_shared, (8, 10))
-    assert (model.backbone.last_sharing.sizes == 4).sum(1).tolist() == [shared] * 2
+    assert (ended(model.backbone).sharing.sizes == 4).sum(1).tolist() == [shared] * 2
 
 
 def ready(cfg: Config, weights: str) -> Any:

@@ -25,7 +25,7 @@ from mmseg.registry import MODELS
 
 from mmtokmerge.analysis.experiment import ResultStore
 from mmtokmerge.analysis.rates import search as rate_search
-from mmtokmerge.analysis.rates.model import count_tokens, merging_as
+from mmtokmerge.analysis.rates.model import count_tokens
 from mmtokmerge.analysis.rates.report import describe
 from mmtokmerge.analysis.rates.search import RateSearch, choose
 from mmtokmerge.analysis.rates.space import (
@@ -38,6 +38,7 @@ from mmtokmerge.analysis.rates.space import (
 from mmtokmerge.measure.evaluate import Measurement
 from mmtokmerge.merging import PRESETS, read_merging
 from mmtokmerge.models.backbones import MiTPlusPlus
+from mmtokmerge.models.overrides import merging_as
 
 LAYERS = (1, 2, 3, 1)
 ARCH = dict(embed_dims=8, num_layers=LAYERS, num_heads=(1, 1, 2, 2))

@@ -13,6 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from tracing import ended, follow
+
+from mmtokmerge.models.overrides import without_merging
 
 pytest.importorskip("mmseg", reason="needs MMSegmentation")
 
@@ -433,10 +436,11 @@ def previous(policy: Any, **kwargs: Any) -> dict[str, Any]:
 def test_the_network_on_the_previous_frame(cell_net: dict[str, Any]) -> None:
     """Table 7c, PolicyNet: frame t by the scores of t - 1, the first by its own."""
     model = network(previous(cell_net))
+    follow(model.backbone)
     a, b, c = (frame(seed, f"video/{seed}.png") for seed in (9, 10, 11))
     for data, expected in [(a, a), (b, a), (b, a), (c, b)]:
         torch.testing.assert_close(run(model, data)[0], blue(expected), atol=1e-4, rtol=1e-4)
-    assert model.backbone.last_sharing.num_groups == 32 - 3
+    assert ended(model.backbone).sharing.num_groups == 32 - 3
     # The sequence once more, another one, another size, and on demand.
     other = frame(3, "next/12.png")
     small = frame(4, "next/13.png", (32, 32))
@@ -448,6 +452,7 @@ def test_the_network_on_the_previous_frame(cell_net: dict[str, Any]) -> None:
 
 def test_frames_without_a_path_follow_each_other(cell_net: dict[str, Any]) -> None:
     model = network(previous(cell_net))
+    follow(model.backbone)
     a, b, c = (frame(seed) for seed in range(3))
     for data, expected in [(a, a), (b, a), (c, b)]:
         torch.testing.assert_close(run(model, data)[0], blue(expected), atol=1e-4, rtol=1e-4)
@@ -510,11 +515,11 @@ def test_a_frame_again_without_sharing_changes_nothing(cell_net: dict[str, Any])
     for policy in (previous(cell_net), previous("prediction", first=cell_net)):
         plain, mixed = network(policy), network(policy)
         for data in (frame(seed, f"{seed}.png") for seed in range(3)):
-            with torch.no_grad(), mixed.backbone.no_reduction():
+            with torch.no_grad(), without_merging(mixed.backbone):
                 mixed.test_step(data)
             expected = run(plain, data)
             assert torch.equal(run(mixed, data)[0], expected[0])
-            with torch.no_grad(), mixed.backbone.no_reduction():
+            with torch.no_grad(), without_merging(mixed.backbone):
                 mixed.test_step(data)
 
 

@@ -17,13 +17,16 @@ from mmengine.config import Config
 from mmseg.models import SegDataPreProcessor
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
+from mmtokmerge.visualization.record_reducers import name_layers
 from torch import nn
+from tracing import ended
 
 from mmtokmerge.analysis.overview import overview_figure
 from mmtokmerge.engine.hooks import MergeVisualizationHook
 from mmtokmerge.errors import InputError
 from mmtokmerge.merging import TokenAssignment
 from mmtokmerge.merging.local_pooling import window_similarity
+from mmtokmerge.merging.trace import trace
 from mmtokmerge.models.backbones import VisionTransformer
 from mmtokmerge.visualization import (
     MergedTokens,
@@ -39,7 +42,6 @@ from mmtokmerge.visualization import (
 )
 from mmtokmerge.visualization.figures import groups_panel, token_heading, token_panels
 from mmtokmerge.visualization.layout import BAR_ROW
-from mmtokmerge.visualization.record_reducers import name_layers
 from mmtokmerge.visualization.similarity import similarity_bar
 
 CLAP = dict(type="mmtokmerge.ConditionalLocalPooling", layer=1, threshold=0.05)
@@ -69,7 +71,7 @@ def images(batch: int = 2, height: int = 41, width: int = 59) -> torch.Tensor:
 def observe(model: VisionTransformer, x: torch.Tensor) -> tuple[Any, dict[int, Any]]:
     """A forward pass as it is without recording, and what the backbone itself reports of it."""
     seen: dict[int, Any] = {}
-    with model.observing(lambda observation: seen.update({observation.layer: observation})):
+    with trace(model, lambda observation: seen.update({observation.layer: observation})):
         return model(x), seen
 
 
@@ -146,7 +148,7 @@ def test_one_record_for_each_reducer_of_any_kind(
     for record in records:
         assert (record.windows is not None) == ("CLAP" in record.place)
     if not any("random" in how for how in hows):
-        assert torch.equal(records[-1].assignment.groups, model.last_assignment.groups)
+        assert torch.equal(records[-1].assignment.groups, ended(model).assignment.groups)
     kept = [each.num_kept() for each in records]
     assert kept == sorted(kept, reverse=True)
     assert kept[0] < 48
@@ -184,7 +186,7 @@ def test_averaged_tokens_that_stay_are_drawn_as_groups(before: tuple[dict, ...])
         records.append(recorded[-1])
     assert torch.equal(records[0].assignment.groups, records[1].assignment.groups)
     kept = records[1].num_kept()
-    assert kept < model.last_assignment.num_groups, "the second removes nothing"
+    assert kept < ended(model).assignment.num_groups, "the second removes nothing"
     panel = groups_panel(np.zeros((48, 64, 3), np.uint8), records[1], (48, 64))
     assert panel.title == f"After GBM in layer 2, 48 tokens in {kept} groups"
     assert panel.subtitle == "τ 0.5; averaged, none removed"

@@ -18,7 +18,8 @@ from torch import nn
 from mmtokmerge.datasets.transforms.files import read_image
 from mmtokmerge.engine.loading import load_segmentor
 from mmtokmerge.errors import InputError
-from mmtokmerge.models.backbones import VisionTransformer
+from mmtokmerge.models.overrides import without_merging
+from mmtokmerge.visualization.describe import name_of
 from mmtokmerge.visualization.differences import colour_labels
 from mmtokmerge.visualization.encode import encode_one
 from mmtokmerge.visualization.figures import (
@@ -28,9 +29,7 @@ from mmtokmerge.visualization.figures import (
     token_panels,
 )
 from mmtokmerge.visualization.layout import Panel, panel_figure, panel_height
-from mmtokmerge.visualization.record import merges_by_stage
-from mmtokmerge.visualization.record_reducers import name_of, reducers_of
-from mmtokmerge.visualization.record_sharing import sharings_of
+from mmtokmerge.visualization.record import merges_by_stage, reducers_of, sharings_of
 
 WIDTH = 480
 
@@ -124,18 +123,8 @@ def predict_without_merging(
     model: nn.Module, batch: dict, cfg: Config, checkpoint: str, device: str
 ) -> np.ndarray:
     """The classes ``(H, W)`` that the same weights predict where nothing is merged."""
-    if isinstance(model.backbone, VisionTransformer):
-        with model.backbone.no_reduction():
-            return predict(model, batch)
-    return predict(load_segmentor(without_merging(cfg), checkpoint, device), batch)
-
-
-def without_merging(cfg: Config) -> Config:
-    """The same config, of a MiT++, with ``merging='none'``."""
-    plain = copy.deepcopy(cfg)
-    plain.model.backbone["merging"] = "none"
-    plain.model.backbone.pop("proportional", None)
-    return plain
+    with without_merging(model):
+        return predict(model, batch)
 
 
 def load_image(cfg: Config, path: str) -> dict:

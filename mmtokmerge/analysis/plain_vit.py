@@ -9,11 +9,10 @@ from typing import Any
 
 from mmtokmerge.errors import InputError
 from mmtokmerge.merging import TokenAssignment
-from mmtokmerge.models.reducers import ThresholdReducer, ToMe
+from mmtokmerge.merging.trace import trace
+from mmtokmerge.models.overrides import THRESHOLD, reducers_with
+from mmtokmerge.models.reducers import ThresholdReducer
 
-THRESHOLD = "threshold"
-NUM_MERGED = "num_merged"
-KINDS = {THRESHOLD: ThresholdReducer, NUM_MERGED: ToMe}
 PATCHES = "patches"
 SHORT = {"ConditionalLocalPooling": "CLAP", "GlobalBipartiteMerging": "GBM"}
 
@@ -34,7 +33,7 @@ def lacks_threshold(backbone: Any) -> bool:
 
 def check_searchable(backbone: Any, name: str, config: str) -> None:
     """Raise InputError unless a reducer of the config has 'threshold' or 'num_merged'."""
-    if not _having(backbone, name):
+    if not reducers_with(backbone, name):
         kinds = ", ".join(type(each).__name__ for each in backbone.reducers) or "none"
         hint = "--num-merged searches ToMe" if name == THRESHOLD else "--taus searches ALGM"
         raise InputError(
@@ -45,24 +44,10 @@ def check_searchable(backbone: Any, name: str, config: str) -> None:
 
 def configured_value(backbone: Any, name: str) -> float | None:
     """The 'threshold' or 'num_merged' that all reducers have; None where they differ or lack it."""
-    having = _having(backbone, name)
+    having = reducers_with(backbone, name)
     found = {_value(each, name) for each in having}
     value = found.pop() if len(found) == 1 and len(having) == len(backbone.reducers) else None
     return None if value is None or math.isnan(value) else value
-
-
-@contextmanager
-def override_reducers(backbone: Any, name: str, value: float) -> Iterator[None]:
-    """Give all reducers that have it the same 'threshold' or 'num_merged' while it is open."""
-    having = _having(backbone, name)
-    before = [_value(each, name) for each in having]
-    try:
-        for each in having:
-            setattr(each, name, value)
-        yield
-    finally:
-        for each, old in zip(having, before):
-            setattr(each, name, old)
 
 
 @contextmanager
@@ -73,27 +58,35 @@ def count_tokens(backbone: Any) -> Iterator[Mapping[str, int]]:
         A dict that is filled when the context ends: 'patches', and 'after CLAP (1)' and so on for
         each reducer after its last layer.
     """
-    seen: dict[int, TokenAssignment] = {}
     counts: dict[str, int] = {}
-
-    def observe(observation: Any) -> None:
-        counts[PATCHES] = observation.hw[0] * observation.hw[1]
-        seen[observation.layer - 1] = observation.before  # with what acted after the MLP
-        seen[observation.layer] = observation.after
-
-    with backbone.observing(observe):
+    with trace(backbone) as merges:
         yield counts
-    if backbone.last_assignment is not None:
-        seen[len(backbone.layers)] = backbone.last_assignment
+    whole = merges.assignment
+    if whole is None:
+        return
+    counts[PATCHES] = whole.num_tokens
     for reducer in backbone.reducers:
         last = max(reducer.layers)
-        kind = type(reducer).__name__
-        counts[f"after {SHORT.get(kind, kind)} ({last})"] = int((seen[last].sizes > 0).sum())
+        own = [e for e in merges.events if e.module is reducer and e.layer == last]
+        acted = own[-1] if own and reducer.reduce else None
+        if acted is not None:
+            left = num_groups(acted.assignment)
+        elif own:
+            left = whole.num_tokens if own[-1].before is None else num_groups(own[-1].before)
+        else:
+            left = whole.num_tokens
+        counts[f"after {short_name(reducer)} ({last})"] = left
 
 
-def _having(backbone: Any, name: str) -> list[Any]:
-    kind = KINDS[name]
-    return [each for each in backbone.reducers if isinstance(each, kind)]
+def num_groups(assignment: TokenAssignment) -> int:
+    """Groups that hold a token, of one image."""
+    return int((assignment.sizes > 0).sum())
+
+
+def short_name(reducer: Any) -> str:
+    """The paper's name of a reducer, or its class's."""
+    kind = type(reducer).__name__
+    return SHORT.get(kind, kind)
 
 
 def _value(reducer: Any, name: str) -> float:

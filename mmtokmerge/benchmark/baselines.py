@@ -96,7 +96,7 @@ def mit_settings(backbone: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _vit_settings(backbone: Mapping[str, Any]) -> dict[str, Any]:
-    from mmtokmerge.models.backbones.vit_options import VIT_ARCHS
+    from mmtokmerge.layers.vit_archs import VIT_ARCHS
 
     arch = backbone.get("arch", "b")
     sizes = VIT_ARCHS[arch] if isinstance(arch, str) else arch

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +9,8 @@ from mmtokmerge.benchmark.candidates import Contestant
 from mmtokmerge.benchmark.options import Settings
 from mmtokmerge.benchmark.steps import make_step
 from mmtokmerge.measure.part_timing import part_shares
+from mmtokmerge.merging import TokenAssignment
+from mmtokmerge.merging.trace import TOKENS, trace
 
 SHORT = {"ConditionalLocalPooling": "CLAP", "GlobalBipartiteMerging": "GBM"}
 SHARE_RUNS = 10
@@ -35,29 +34,22 @@ def tokens_after_reducers(backbone: nn.Module, images: Tensor) -> dict[str, floa
         backbone: A plain ViT.
         images: ``(B, 3, H, W)``.
     """
-    kept: dict[str, float] = {}
-    after: dict[str, float] = {}
-    hooks = [reducer.register_forward_hook(_observer(after)) for reducer in backbone.reducers]
-    try:
+    with trace(backbone) as merges:
         backbone(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    kept["patches"] = float(backbone.last_assignment.num_tokens)
-    if backbone.last_sharing is not None:
-        kept["CTS"] = float((backbone.last_sharing.sizes > 0).sum()) / len(images)
-    return {**kept, **after}
+    whole, shared = merges.assignment, merges.sharing
+    counts = {"patches": float(whole.num_tokens if whole is not None else 0)}
+    if shared is not None:
+        counts["CTS"] = _mean_groups(shared)
+    for event in merges.events:
+        if event.part != TOKENS:
+            continue
+        reduced = event.assignment if event.module.reduce else event.before
+        kind = type(event.module).__name__
+        name = f"{SHORT.get(kind, kind)} {event.layer}"
+        counts[name] = counts["patches"] if reduced is None else _mean_groups(reduced)
+    return counts
 
 
-def _observer(kept: dict[str, float]) -> Callable[..., None]:
-    calls: list[int] = []
-
-    def observe(reducer: Any, args: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        assignment = output[1]
-        layer = sorted(reducer.layers)[len(calls)]
-        calls.append(layer)
-        kind = type(reducer).__name__
-        sizes = args[0].new_ones(1, args[0].shape[1]) if assignment is None else assignment.sizes
-        kept[f"{SHORT.get(kind, kind)} {layer}"] = float((sizes > 0).sum()) / len(sizes)
-
-    return observe
+def _mean_groups(assignment: TokenAssignment) -> float:
+    """Groups of an image that hold a token; the mean of the batch."""
+    return float((assignment.sizes > 0).sum()) / len(assignment.sizes)

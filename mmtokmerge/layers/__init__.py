@@ -1,11 +1,14 @@
-"""Transformer layers in plain torch, on tokens ``(B, N, C)`` whose grid is known."""
+"""Transformer layers in plain torch, on tokens ``(B, N, C)`` whose grid is known.
+
+Attention with merging around it, MixFFN, patch embeddings, a plain ViT's layer and what reduces its
+tokens. Imports torch, ``merging`` and ``kernels``, and no mm* package.
+"""
 
 from mmtokmerge.kernels.attention import attend
 from mmtokmerge.kernels.unpadded import attend_unpadded
 from mmtokmerge.layers.attention import EfficientAttention, MultiheadAttention
 from mmtokmerge.layers.beit_layer import BEiTAttention, BEiTLayer
 from mmtokmerge.layers.drop_path import DropPath
-from mmtokmerge.layers.linear import Linear, linear
 from mmtokmerge.layers.mix_ffn import MixFFN
 from mmtokmerge.layers.mlp import MLP
 from mmtokmerge.layers.patch_embed import OverlapPatchEmbed
@@ -21,7 +24,6 @@ __all__ = [
     "BEiTLayer",
     "DropPath",
     "EfficientAttention",
-    "Linear",
     "MixFFN",
     "MultiheadAttention",
     "OverlapPatchEmbed",
@@ -32,5 +34,4 @@ __all__ = [
     "ViTLayer",
     "attend",
     "attend_unpadded",
-    "linear",
 ]

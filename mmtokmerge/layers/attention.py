@@ -10,9 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtokmerge.kernels.attention import attend, by_rows
+from mmtokmerge.kernels.linear import linear
+from mmtokmerge.kernels.plain import call_linear, is_plain
+from mmtokmerge.kernels.unpadded import attend_unpadded
 from mmtokmerge.layers.layout import to_map, to_tokens
-from mmtokmerge.layers.linear import Linear, linear
 from mmtokmerge.merging import StageMerging, TokenAssignment
+from mmtokmerge.merging.trace import KEYS, QUERIES, is_traced, report
 
 
 class MultiheadAttention(nn.Module):
@@ -40,20 +43,44 @@ class MultiheadAttention(nn.Module):
         self.fused = fused
         self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dims, embed_dims))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dims)) if qkv_bias else None
-        self.out_proj = Linear(embed_dims, embed_dims, bias=qkv_bias)
+        self.out_proj = nn.Linear(embed_dims, embed_dims, bias=qkv_bias)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def forward(self, q: Tensor, kv: Tensor, bias: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        q: Tensor,
+        kv: Tensor | None = None,
+        bias: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Attend from the tokens ``q (B, N, C)`` to ``kv (B, M, C)``; returns ``(B, N, C)``.
 
+        Without ``kv`` the tokens attend among themselves, ``lengths`` may stand for a bias that
+        hides padding, and queries, keys and values ``(3, B, heads, N, d)`` are returned too.
         ``bias`` is added to the logits, broadcast to ``(B, heads, N, M)``.
         """
+        if kv is None:
+            return self.attend_self(q, bias, lengths)
         dropout = self.attn_drop if self.training else 0.0
-        if self.num_heads == 1 and dropout == 0:
+        if self.num_heads == 1 and dropout == 0 and is_plain(self.out_proj, nn.Linear):
             return self._one_head(q, kv, bias)
         queries, keys, values = map(self._heads, self._project(q, kv))
         y = attend(queries, keys, values, bias, dropout=dropout, fused=self.fused)
-        return self.out_proj(y.transpose(1, 2).flatten(2))
+        return call_linear(self.out_proj, y.transpose(1, 2).flatten(2))
+
+    def attend_self(
+        self, x: Tensor, bias: Tensor | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Attend among the tokens ``x (B, N, C)``; see :class:`mmtokmerge.layers.SelfAttention`."""
+        qkv = linear(x, self.in_proj_weight, self.in_proj_bias)  # (B, N, 3C)
+        qkv = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        dropout = self.attn_drop if self.training else 0.0
+        if lengths is None:
+            y = attend(q, k, v, bias, dropout=dropout, fused=self.fused)
+        else:
+            y = attend_unpadded(q, k, v, lengths, dropout=dropout, fused=self.fused)
+        return call_linear(self.out_proj, y.transpose(1, 2).flatten(2)), qkv
 
     def _one_head(self, q: Tensor, kv: Tensor, bias: Tensor | None) -> Tensor:
         """The same where products may change places, so that few keys are projected, not queries.
@@ -73,7 +100,7 @@ class MultiheadAttention(nn.Module):
             queries, keys = q, keys @ weight_q
         else:
             queries, keys, values = self._project(q, kv)
-        values = self.out_proj(values)
+        values = call_linear(self.out_proj, values)
         y = attend(queries[:, None], keys[:, None], values[:, None], bias, fused=self.fused)
         return y[:, 0]
 
@@ -162,6 +189,8 @@ class EfficientAttention(nn.Module):
         kv, kv_hw = self.reduce(x, hw)
         if groups is None:
             groups = self._match(x, hw, kv, kv_hw)
+        if is_traced():
+            self._report(groups, hw, kv_hw)
         bias = None
         if groups.kv is not None:
             kv = groups.kv.merge(kv)
@@ -179,6 +208,12 @@ class EfficientAttention(nn.Module):
             None if q_matcher is None else q_matcher.assign(x, hw),
             None if kv_matcher is None else kv_matcher.assign(kv, kv_hw),
         )
+
+    def _report(self, groups: MergedGroups, hw: tuple[int, int], kv_hw: tuple[int, int]) -> None:
+        for part, found, grid in ((QUERIES, groups.q, hw), (KEYS, groups.kv, kv_hw)):
+            if found is None:
+                found = TokenAssignment.identity(grid[0] * grid[1])
+            report(self, part, found, grid)
 
     def reduce(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """Reduce tokens ``(B, h*w, C)`` to the keys' grid; returns ``(B, M, C)`` and that grid.

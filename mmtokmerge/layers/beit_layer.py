@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from mmtokmerge.kernels.attention import attend
+from mmtokmerge.kernels.linear import linear
+from mmtokmerge.kernels.plain import call_linear, is_plain, reuses_memory
 from mmtokmerge.kernels.residual import residual
 from mmtokmerge.layers.drop_path import DropPath
-from mmtokmerge.layers.linear import Linear, linear
 from mmtokmerge.layers.mlp import MLP
 from mmtokmerge.layers.relative_position_bias import RelativePositions, stored_index
-from mmtokmerge.layers.relative_position_table import count_rows, read_table
+from mmtokmerge.layers.relative_position_table import count_rows
+from mmtokmerge.layers.token_reduction import LayerReduction
 
 INDEX = "relative_position_index"
 
@@ -53,8 +55,8 @@ class BEiTAttention(nn.Module):
         self.q_bias = nn.Parameter(torch.zeros(embed_dims)) if qv_bias else None
         self.v_bias = nn.Parameter(torch.zeros(embed_dims)) if qv_bias else None
         self.relative_position_bias_table = nn.Parameter(torch.zeros(count_rows(grid), num_heads))
-        self.qkv = Linear(embed_dims, 3 * embed_dims, bias=False)
-        self.proj = Linear(embed_dims, embed_dims)
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=False)
+        self.proj = nn.Linear(embed_dims, embed_dims)
         self.proj_drop = nn.Dropout(proj_drop)
         self._register_state_dict_hook(_add_index)
 
@@ -71,22 +73,21 @@ class BEiTAttention(nn.Module):
         own = None
         if self.q_bias is not None and self.v_bias is not None:
             own = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        qkv = linear(x, self.qkv.weight, own)  # (B, N, 3C)
+        if is_plain(self.qkv, nn.Linear):
+            qkv = linear(x, self.qkv.weight, own)  # (B, N, 3C)
+        else:
+            qkv = self.qkv(x) if own is None else self.qkv(x) + own
         qkv = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
         bias = positions.bias(self.relative_position_bias_table, self.grid, q.dtype)
         dropout = self.attn_drop if self.training else 0.0
         y = attend(q, k, v, bias, dropout=dropout, fused=self.fused)
-        return self.proj_drop(self.proj(y.transpose(1, 2).flatten(2))), qkv
+        return self.proj_drop(call_linear(self.proj, y.transpose(1, 2).flatten(2))), qkv
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         state_dict.pop(prefix + INDEX, None)
-        key = f"{prefix}relative_position_bias_table"
-        found = state_dict.get(key)
-        if found is not None and len(found) != count_rows(self.grid):
-            state_dict[key] = read_table(found, self.grid)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -130,18 +131,22 @@ class BEiTLayer(nn.Module):
         self.ffn = MLP(embed_dims, feedforward_channels, activation(), drop)
         self.drop_path = DropPath(drop_path)
 
-    def attend(self, x: Tensor, positions: RelativePositions) -> tuple[Tensor, Tensor]:
-        """The first half; like :meth:`mmtokmerge.layers.ViTLayer.attend`."""
+    def forward(
+        self,
+        x: Tensor,
+        positions: RelativePositions,
+        lengths: None = None,
+        reduction: LayerReduction | None = None,
+    ) -> Tensor:
+        """Both halves; like :meth:`mmtokmerge.layers.ViTLayer.forward`, without lengths."""
         y, qkv = self.attn(self.ln1(x), positions)
-        return residual(x, self.drop_path(self.gamma_1 * y)), qkv
-
-    def feed(self, x: Tensor) -> Tensor:
-        """The second half, ``(B, N, C)`` to ``(B, N, C)``."""
-        return residual(x, self.drop_path(self.gamma_2 * self.ffn(self.ln2(x))))
-
-    def forward(self, x: Tensor, positions: RelativePositions) -> Tensor:
-        """Both halves, ``(B, N, C)`` to ``(B, N, C)``."""
-        return self.feed(self.attend(x, positions)[0])
+        reuse = reuses_memory([self.drop_path])
+        x = residual(x, self.drop_path(self.gamma_1 * y), reuse=reuse)
+        if reduction is not None:
+            x = reduction.between(x, qkv)
+        branch = self.drop_path(self.gamma_2 * self.ffn(self.ln2(x)))
+        x = residual(x, branch, reuse=reuse)
+        return x if reduction is None else reduction.after(x, qkv)
 
 
 def _add_index(module: BEiTAttention, state: dict[str, Any], prefix: str, _: Any) -> None:

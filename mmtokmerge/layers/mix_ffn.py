@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mmtokmerge.kernels.linear import is_recorded
+from mmtokmerge.kernels.linear import is_recorded, linear
+from mmtokmerge.kernels.plain import is_plain
 from mmtokmerge.layers.layout import to_map, to_tokens
-from mmtokmerge.layers.linear import linear
 
 WHOLE_BYTES = 8 * 2**20  # a hidden map up to this size is made in one piece
 STRIP_BYTES = 2 * 2**20  # of each thread
@@ -61,6 +61,8 @@ class MixFFN(nn.Module):
 
         ``norm`` is applied to the tokens first, strip by strip where there are strips.
         """
+        if not self._is_plain(norm):
+            return to_tokens(self.layers(to_map(norm(x), hw)))
         rows = self._rows_of_strip(x, hw)
         if rows < hw[0]:
             return self._forward_strips(x, hw, norm, rows)
@@ -70,6 +72,19 @@ class MixFFN(nn.Module):
         hidden = to_tokens(depthwise(to_map(hidden, hw)))
         out = linear(drop1(activation(hidden)), fc2.weight.flatten(1), fc2.bias)
         return drop2(out)
+
+    def _is_plain(self, norm: Callable[[Tensor], Tensor]) -> bool:
+        """Whether products and strips may stand for the calls of the layers and the norm."""
+        if not is_plain(self.layers, nn.Sequential):
+            return False
+        fc1, depthwise, activation, drop1, fc2, drop2 = self.layers
+        if isinstance(norm, nn.Module) and not is_plain(norm, type(norm)):
+            return False
+        return (
+            all(is_plain(each, nn.Conv2d) for each in (fc1, depthwise, fc2))
+            and all(is_plain(each, nn.Dropout) for each in (drop1, drop2))
+            and is_plain(activation, type(activation))
+        )
 
     def _rows_of_strip(self, x: Tensor, hw: tuple[int, int]) -> int:
         if x.device.type != "cpu" or torch.is_grad_enabled() or is_recorded():

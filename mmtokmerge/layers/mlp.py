@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtokmerge.kernels.linear import is_recorded
-from mmtokmerge.layers.linear import Linear
+from mmtokmerge.kernels.plain import call_linear, is_plain
 
 WHOLE_BYTES = 16 * 2**20  # hidden rows up to this size are made in one piece
 STRIP_BYTES = 2 * 2**20  # of each thread
@@ -34,24 +34,40 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         first = nn.Sequential(
-            Linear(embed_dims, feedforward_channels),
+            nn.Linear(embed_dims, feedforward_channels),
             activation if activation is not None else nn.GELU(),
             nn.Dropout(drop),
         )
         self.layers = nn.Sequential(
-            first, Linear(feedforward_channels, embed_dims), nn.Dropout(drop)
+            first, nn.Linear(feedforward_channels, embed_dims), nn.Dropout(drop)
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens ``(B, N, C)`` to ``(B, N, C)``."""
-        if x.device.type != "cpu" or torch.is_grad_enabled() or is_recorded():
+        if not self._is_plain():
             return self.layers(x)
+        if x.device.type != "cpu" or torch.is_grad_enabled() or is_recorded():
+            return self._rows(x)
         row = self.layers[1].in_features * x.element_size()
         rows = x.flatten(0, 1)
         if len(rows) * row <= WHOLE_BYTES:
-            return self.layers(x)
-        parts = [
-            self.layers(part)
-            for part in rows.split(max(1, STRIP_BYTES * torch.get_num_threads() // row))
-        ]
-        return torch.cat(parts).view_as(x)
+            return self._rows(x)
+        strips = rows.split(max(1, STRIP_BYTES * torch.get_num_threads() // row))
+        return torch.cat([self._rows(strip) for strip in strips]).view_as(x)
+
+    def _is_plain(self) -> bool:
+        """Whether rows may go through the layers in pieces, by the fastest kernels."""
+        if not (is_plain(self.layers, nn.Sequential) and is_plain(self.layers[0], nn.Sequential)):
+            return False
+        fc1, activation, drop1 = self.layers[0]
+        parts = (fc1, self.layers[1])
+        drops = (drop1, self.layers[2])
+        return (
+            all(is_plain(each, nn.Linear) for each in parts)
+            and all(is_plain(each, nn.Dropout) for each in drops)
+            and is_plain(activation, type(activation))
+        )
+
+    def _rows(self, x: Tensor) -> Tensor:
+        (fc1, activation, drop1), fc2, drop2 = self.layers
+        return drop2(call_linear(fc2, drop1(activation(call_linear(fc1, x)))))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from functools import lru_cache
 
 import numpy as np
 import torch
-from mmengine.logging import print_log
 from torch import Tensor
 
 from mmtokmerge.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 NUM_CLASS = 3  # rows: class token to patches, patches to class token, class token to itself
 
@@ -20,21 +22,28 @@ def count_rows(grid: tuple[int, int]) -> int:
     return (2 * grid[0] - 1) * (2 * grid[1] - 1) + NUM_CLASS
 
 
-def read_table(found: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resize a checkpoint's table ``((2n - 1)^2 + 3, heads)`` to a model's grid.
+def read_table(found: Tensor, grid: tuple[int, int], own: tuple[int, int] | None = None) -> Tensor:
+    """Resize a checkpoint's table ``((2H - 1) * (2W - 1) + 3, heads)`` to a model's grid.
+
+    Args:
+        found: The table.
+        grid: The model's grid.
+        own: The checkpoint's grid ``(H, W)``; None where it does not say, for a square one.
 
     Raises:
-        ValueError: If it is not that of a square grid.
+        ValueError: If it is not that of such a grid.
     """
     count = max(0, found.shape[0] - NUM_CLASS) if found.dim() == 2 else 0
-    side = math.isqrt(count)
-    if side * side != count or side % 2 == 0:
+    side = (math.isqrt(count) + 1) // 2
+    own = own if own is not None else (side, side)
+    if count == 0 or (2 * own[0] - 1) * (2 * own[1] - 1) != count:
         raise InputError(
             f"relative_position_bias_table of the checkpoint is {tuple(found.shape)}: neither the "
             f"model's grid {grid} nor a square one, with a class token"
         )
-    own = ((side + 1) // 2,) * 2
-    print_log(f"relative position biases are resized from {own} to {grid}", "current")
+    if own == grid:
+        return found
+    logger.info("relative position biases are resized from %s to %s", own, grid)
     precise = found.to(torch.promote_types(found.dtype, torch.float32))
     maps = resize_table(precise[:-NUM_CLASS], own, grid)
     return torch.cat([maps.flatten(1).t().to(found.dtype), found[-NUM_CLASS:]])

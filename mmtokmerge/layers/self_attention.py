@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmtokmerge.kernels.attention import attend
-from mmtokmerge.kernels.unpadded import attend_unpadded
 from mmtokmerge.layers.attention import MultiheadAttention
-from mmtokmerge.layers.linear import linear
 
 
 class SelfAttention(nn.Module):
@@ -54,13 +51,5 @@ class SelfAttention(nn.Module):
         """
         if bias is not None and lengths is not None:
             raise ValueError("SelfAttention takes either a bias or lengths, got both")
-        own = self.attn
-        qkv = linear(x, own.in_proj_weight, own.in_proj_bias)  # (B, N, 3C)
-        qkv = qkv.unflatten(-1, (3, own.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
-        dropout = own.attn_drop if self.training else 0.0
-        if lengths is None:
-            y = attend(q, k, v, bias, dropout=dropout, fused=own.fused)
-        else:
-            y = attend_unpadded(q, k, v, lengths, dropout=dropout, fused=own.fused)
-        return self.proj_drop(own.out_proj(y.transpose(1, 2).flatten(2))), qkv
+        y, qkv = self.attn(x, bias=bias, lengths=lengths)
+        return self.proj_drop(y), qkv

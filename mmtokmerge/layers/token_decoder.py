@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtokmerge.kernels.attention import attend
-from mmtokmerge.layers.linear import Linear
+from mmtokmerge.kernels.plain import call_linear
 from mmtokmerge.layers.mlp import MLP
 from mmtokmerge.layers.self_attention import SelfAttention
 
@@ -43,9 +43,9 @@ class AttentionToMask(nn.Module):
             embed_dims, num_heads, attn_drop=drop, proj_drop=drop, fused=fused
         )
         self.norm1 = nn.LayerNorm(embed_dims)
-        self.q_proj = Linear(embed_dims, embed_dims)
-        self.kv_proj = Linear(embed_dims, 2 * embed_dims)
-        self.out_proj = Linear(embed_dims, embed_dims)
+        self.q_proj = nn.Linear(embed_dims, embed_dims)
+        self.kv_proj = nn.Linear(embed_dims, 2 * embed_dims)
+        self.out_proj = nn.Linear(embed_dims, embed_dims)
         self.norm2 = nn.LayerNorm(embed_dims)
         self.ffn = MLP(embed_dims, feedforward_channels, drop=drop)
         self.norm3 = nn.LayerNorm(embed_dims)
@@ -65,8 +65,8 @@ class AttentionToMask(nn.Module):
             The classes ``(B, K, C)`` and each token's mask logits ``(B, M, K)``.
         """
         classes = self.norm1(classes + self.self_attn(classes)[0])
-        q = self.q_proj(classes)  # (B, K, C)
-        k, v = self.kv_proj(tokens).chunk(2, dim=-1)  # (B, M, C)
+        q = call_linear(self.q_proj, classes)  # (B, K, C)
+        k, v = call_linear(self.kv_proj, tokens).chunk(2, dim=-1)  # (B, M, C)
         y = self._cross_attend(q, k, v, bias)
         classes = self.norm2(classes + F.dropout(y, self.drop, self.training))
         classes = self.norm3(classes + self.ffn(classes))
@@ -80,4 +80,4 @@ class AttentionToMask(nn.Module):
             dropout=self.drop if self.training else 0.0,
             fused=self.fused,
         )
-        return self.out_proj(y.transpose(1, 2).flatten(2))
+        return call_linear(self.out_proj, y.transpose(1, 2).flatten(2))

@@ -1,4 +1,4 @@
-"""One layer of a plain ViT, in the two halves between which tokens may be merged."""
+"""One layer of a plain ViT, whose tokens may be reduced between its two halves and after them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from mmtokmerge.kernels.plain import reuses_memory
 from mmtokmerge.kernels.residual import residual
 from mmtokmerge.layers.drop_path import DropPath
 from mmtokmerge.layers.mlp import MLP
 from mmtokmerge.layers.self_attention import SelfAttention
+from mmtokmerge.layers.token_reduction import LayerReduction
 
 
 class ViTLayer(nn.Module):
@@ -48,27 +50,29 @@ class ViTLayer(nn.Module):
         self.ffn = MLP(embed_dims, feedforward_channels, activation(), drop)
         self.drop_path = DropPath(drop_path)
 
-    def attend(
-        self, x: Tensor, bias: Tensor | None = None, lengths: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """``T' = MHSA(T) + T`` (ALGM, section 3.1).
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | None = None,
+        lengths: Tensor | None = None,
+        reduction: LayerReduction | None = None,
+    ) -> Tensor:
+        """``T' = MHSA(T) + T``, then ``T = MLP(T') + T'`` (ALGM, section 3.1).
 
         Args:
             x: Tokens ``(B, N, C)``.
             bias: Added to the logits, broadcast to ``(B, heads, N, N)``.
             lengths: ``(B,)`` int, instead of a bias: how many of each image's tokens, which stand
                 first, are not padding.
+            reduction: What reduces the tokens between the two halves and after them.
 
         Returns:
-            Tokens ``(B, N, C)``, and queries, keys and values ``(3, B, heads, N, d)``.
+            Tokens ``(B, N', C)``, fewer where they were reduced.
         """
+        reuse = reuses_memory(self.modules())
         y, qkv = self.attn(self.ln1(x), bias, lengths)
-        return residual(x, self.drop_path(y)), qkv
-
-    def feed(self, x: Tensor) -> Tensor:
-        """``T = MLP(T') + T'`` (ALGM, section 3.1), ``(B, N, C)`` to ``(B, N, C)``."""
-        return residual(x, self.drop_path(self.ffn(self.ln2(x))))
-
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Both halves, ``(B, N, C)`` to ``(B, N, C)``."""
-        return self.feed(self.attend(x, bias)[0])
+        x = residual(x, self.drop_path(y), reuse=reuse)
+        if reduction is not None:
+            x = reduction.between(x, qkv)
+        x = residual(x, self.drop_path(self.ffn(self.ln2(x))), reuse=reuse)
+        return x if reduction is None else reduction.after(x, qkv)

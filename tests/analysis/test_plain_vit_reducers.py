@@ -9,17 +9,15 @@ import pytest
 import torch
 
 from mmtokmerge.analysis.plain_vit import (
-    NUM_MERGED,
-    THRESHOLD,
     auto_reducers,
     check_searchable,
     configured_value,
     count_tokens,
     lacks_threshold,
-    override_reducers,
 )
 from mmtokmerge.errors import InputError
 from mmtokmerge.models.backbones import VisionTransformer
+from mmtokmerge.models.overrides import NUM_MERGED, THRESHOLD, merging_as, without_merging
 
 
 def clap(threshold: float | str, **options: Any) -> dict[str, Any]:
@@ -64,7 +62,7 @@ def test_each_reducer_is_counted_where_it_stands() -> None:
     model = vit(clap(-1), gbm(-1))
     found = {"patches": 20, "after CLAP (1)": 8, "after GBM (2)": 4}
     assert counted(model) == found
-    with model.no_reduction():
+    with without_merging(model):
         assert set(counted(model).values()) == {20}
     assert counted(model) == found
 
@@ -75,13 +73,13 @@ def test_tokens_that_are_averaged_but_stay_are_counted() -> None:
 
 def test_a_threshold_is_set_for_a_while() -> None:
     model = vit(clap(0.5), gbm("auto"), tome(layer=3))
-    with override_reducers(model, THRESHOLD, 0.75):
+    with merging_as(model, {THRESHOLD: 0.75}):
         assert [float(each.threshold) for each in model.reducers[:2]] == [0.75, 0.75]
     assert float(model.reducers[0].threshold) == 0.5
     assert lacks_threshold(model)
     with pytest.raises(InputError, match="found no threshold"):
         _ = model.reducers[1].threshold
-    with pytest.raises(RuntimeError, match="stop"), override_reducers(model, NUM_MERGED, 5):
+    with pytest.raises(RuntimeError, match="stop"), merging_as(model, {NUM_MERGED: 5}):
         assert model.reducers[2].num_merged == 5
         raise RuntimeError("stop")
     assert model.reducers[2].num_merged == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +31,7 @@ from mmtokmerge.analysis.thresholds.search import (
 )
 from mmtokmerge.errors import InputError
 from mmtokmerge.measure.evaluate import Measurement, Setting
-from mmtokmerge.models.reducers import GlobalBipartiteMerging
+from mmtokmerge.models.backbones import VisionTransformer
 from mmtokmerge.reporting.tables import csv_text, markdown_table
 
 MIOU = {0.95: 41.0, 0.9: 42.0, 0.85: 40.5, 0.8: 39.0}
@@ -69,9 +69,10 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
         yield lambda: None
 
     monkeypatch.setattr(threshold_search, "measure", count)
-    backbone = SimpleNamespace(
-        reducers=[GlobalBipartiteMerging(layer=5, threshold=0.5)],
-        no_reduction=lambda: nullcontext(),
+    backbone = VisionTransformer(
+        dict(embed_dims=8, num_layers=5, num_heads=1),
+        img_size=32,
+        reducers=[dict(type="mmtokmerge.GlobalBipartiteMerging", layer=5, threshold=0.5)],
     )
     model: Any = SimpleNamespace(backbone=backbone)
     store = ResultStore(tmp_path / "search.json", {})

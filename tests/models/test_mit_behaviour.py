@@ -263,7 +263,7 @@ def test_out_indices_choose_stages() -> None:
 
 def test_forward_changes_no_configuration() -> None:
     model = build(MIXED)
-    before, state = copy.deepcopy(vars(model)["merging"]), set(vars(model))
+    before, state = copy.deepcopy(model.merging), set(vars(model))
     model(torch.randn(1, 3, 33, 47))
     assert model.merging == before and set(vars(model)) == state
 

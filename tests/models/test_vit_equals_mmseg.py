@@ -183,3 +183,34 @@ def test_the_fused_stock_model_is_the_stock_model() -> None:
     x = torch.randn(2, 3, 70, 45, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(fused(x)[0], stock(x)[0], atol=1e-5, rtol=1e-5)
+
+
+def test_the_grid_comes_from_the_checkpoint_not_from_a_count(tmp_path: Any) -> None:
+    """2x8 patches are as many as 4x4: reloaded as they are, and resized from 2x8 to 4x4."""
+    source = randomise(VisionTransformer(ARCH, img_size=(32, 128)))
+    torch.save({"state_dict": source.state_dict()}, tmp_path / "wide.pth")
+    init = dict(type="Pretrained", checkpoint=str(tmp_path / "wide.pth"))
+    same = VisionTransformer(ARCH, img_size=(32, 128), init_cfg=init)
+    same.init_weights()
+    assert torch.equal(same.pos_embed, source.pos_embed)
+    square = VisionTransformer(ARCH, img_size=64, init_cfg=init)
+    square.init_weights()
+    also = VisionTransformer(ARCH, img_size=64)
+    also.load_state_dict(source.state_dict())
+    maps = source.pos_embed[:, 1:].unflatten(1, (2, 8)).permute(0, 3, 1, 2)
+    wanted = torch.nn.functional.interpolate(maps, (4, 4), mode="bicubic", align_corners=False)
+    for model in (square, also):
+        torch.testing.assert_close(model.pos_embed[:, 1:], wanted.flatten(2).transpose(1, 2))
+
+
+def test_the_grid_of_mmsegs_checkpoints_is_read_off_their_config(tmp_path: Any) -> None:
+    source = randomise(VisionTransformer(ARCH, img_size=(32, 128)))
+    text = (
+        "model = dict(backbone=dict(type='VisionTransformer', img_size=(32, 128), patch_size=16))"
+    )
+    content = {"state_dict": dict(source.state_dict()), "meta": {"cfg": text}}
+    torch.save(content, tmp_path / "theirs.pth")
+    init = dict(type="Pretrained", checkpoint=str(tmp_path / "theirs.pth"))
+    same = VisionTransformer(ARCH, img_size=(32, 128), init_cfg=init)
+    same.init_weights()
+    assert torch.equal(same.pos_embed, source.pos_embed)

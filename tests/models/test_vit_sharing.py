@@ -9,9 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tracing import ended, follow
 
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.models import VisionTransformer
+from mmtokmerge.models.overrides import without_merging
 from mmtokmerge.models.policies import Policy, Scene
 from mmtokmerge.registry import MODELS
 
@@ -34,7 +36,7 @@ def build(sharing: dict[str, Any] | None, **kwargs: Any) -> VisionTransformer:
     model = VisionTransformer(ARCH, img_size=(64, 96), sharing=sharing, **kwargs)
     for parameter in model.parameters():
         parameter.data = torch.randn_like(parameter) * 0.2 + (parameter == 1)
-    return model.eval()
+    return follow(model.eval())
 
 
 def images(batch: int = 1, size: tuple[int, int] = (96, 128)) -> Tensor:
@@ -51,20 +53,20 @@ def test_sharing_nothing_is_the_baseline(sharing: dict[str, Any]) -> None:
     x = images(2)
     model = build(sharing)
     assert torch.equal(run(model, x), run(build(None), x))
-    assert model.last_sharing is None and model.last_assignment.num_groups == 48
+    assert ended(model).sharing is None and ended(model).assignment.num_groups == 48
 
 
 @pytest.mark.parametrize("sharing", [dict(num_shared=12), dict(num_shared=1.0)])
 def test_sharing_everything_leaves_a_quarter(sharing: dict[str, Any]) -> None:
     model = build(sharing)
     run(model, images())
-    assert model.last_assignment.num_groups == 48 // 4
-    assert model.last_assignment.sizes.tolist() == [[4] * 12]
+    assert ended(model).assignment.num_groups == 48 // 4
+    assert ended(model).assignment.sizes.tolist() == [[4] * 12]
 
 
 def test_no_reduction_shares_nothing() -> None:
     x, model = images(), build(dict(num_shared=5))
-    with model.no_reduction():
+    with without_merging(model):
         assert torch.equal(run(model, x), run(build(None), x))
     assert not torch.equal(run(model, x), run(build(None), x))
 
@@ -76,7 +78,8 @@ def test_embeddings_are_those_of_the_paper(size: tuple[int, int], cls_token: boo
     model = build(dict(num_shared=0.4), with_cls_token=cls_token)
     x = images(2, size)
     with torch.no_grad():
-        tokens, state, (h, w) = model._embed(x)
+        tokens, flow = model._embed(x)
+        state, (h, w) = flow.assignment, flow.grid
         padded = F.pad(x, (0, 16 * w - size[1], 0, 16 * h - size[0]))
         position = model.positions(model.pos_embed, (h, w))[0]
     if int(0.4 * (h // 2) * (w // 2)) == 0:
@@ -107,7 +110,7 @@ def test_the_brightest_superpatches_share_and_come_back_as_copies() -> None:
     for top, left in ((2, 4), (4, 0)):
         block = out[:, top : top + 2, left : left + 2].flatten(1)
         assert torch.equal(block, block[:, :1].expand(-1, 4))
-    sizes = model.last_assignment.sizes.gather(1, model.last_assignment.groups).view(6, 8)
+    sizes = ended(model).assignment.sizes.gather(1, ended(model).assignment.groups).view(6, 8)
     assert torch.equal(sizes == 4, together)
 
 
@@ -122,7 +125,9 @@ def test_an_image_alone_equals_itself_in_a_batch(
     with torch.no_grad():
         together = model(x)
         if "threshold" in sharing:
-            assert model.last_assignment.padded, "numbers must differ for this test to say anything"
+            assert ended(model).assignment.padded, (
+                "numbers must differ for this test to say anything"
+            )
         for row in range(4):
             for a, b in zip(model(x[row : row + 1]), together):
                 torch.testing.assert_close(a, b[row : row + 1], atol=1e-4, rtol=1e-4)
@@ -134,9 +139,9 @@ def test_a_threshold_decides_each_images_number() -> None:
     x[0, :, :32] = 1  # two of four superpatches
     x[1, :, 32:, 32:] = 1  # one of four
     run(model, x)
-    assert model.last_sharing.padded
-    assert (model.last_sharing.sizes > 0).sum(1).tolist() == [16 - 6, 16 - 3]
-    assert model.last_sharing.sizes.sum(1).tolist() == [16, 16]
+    assert ended(model).sharing.padded
+    assert (ended(model).sharing.sizes > 0).sum(1).tolist() == [16 - 6, 16 - 3]
+    assert ended(model).sharing.sizes.sum(1).tolist() == [16, 16]
 
 
 def reducers() -> list[dict[str, Any]]:
@@ -150,7 +155,7 @@ def reducers() -> list[dict[str, Any]]:
 def test_algm_goes_on_with_what_is_shared(sharing: dict[str, Any]) -> None:
     x, model = images(3), build(sharing, reducers=reducers())
     together = run(model, x)
-    shared, final = model.last_sharing, model.last_assignment
+    shared, final = ended(model).sharing, ended(model).assignment
     assert (final.sizes > 0).sum() < (shared.sizes > 0).sum()
     assert final.sizes.sum(1).tolist() == [48] * 3
     for row in range(3):  # what shares a token stays together

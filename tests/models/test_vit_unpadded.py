@@ -14,11 +14,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from tracing import ended, follow
 
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels import unpadded
 from mmtokmerge.layers import SelfAttention, attend_unpadded
+from mmtokmerge.merging.trace import trace
 from mmtokmerge.models import VisionTransformer
+from mmtokmerge.models.overrides import without_merging
 from mmtokmerge.models.policies import Policy, Scene
 from mmtokmerge.registry import MODELS
 
@@ -55,7 +58,7 @@ def build(unpadded_attention: bool = True, **kwargs: Any) -> VisionTransformer:
     for parameter in model.parameters():
         parameter.data = torch.randn_like(parameter) * 0.3 + (parameter == 1)
     model.pos_embed.data *= 0.1
-    return model.eval()
+    return follow(model.eval())
 
 
 def images(batch: int = 6) -> Tensor:
@@ -67,7 +70,7 @@ def images(batch: int = 6) -> Tensor:
 
 
 def counts(model: VisionTransformer) -> list[int]:
-    return (model.last_assignment.sizes > 0).sum(1).tolist()
+    return (ended(model).assignment.sizes > 0).sum(1).tolist()
 
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -90,7 +93,7 @@ def test_features_are_those_of_the_bias(way: str) -> None:
     x = images()
     with torch.no_grad():
         found, expected = model(x), padded(x)
-    assert model.last_assignment.padded
+    assert ended(model).assignment.padded
     assert len(set(counts(model))) > 2, "the images must differ for this test to say anything"
     assert counts(model) == counts(padded)
     for a, b in zip(found, expected):
@@ -106,7 +109,7 @@ def test_images_together_equal_each_alone(way: str) -> None:
         for row in range(len(x)):
             for a, b in zip(model(x[row : row + 1]), together):
                 torch.testing.assert_close(a, b[row : row + 1], atol=1e-5, rtol=1e-5)
-            assert model.last_assignment.num_groups == own[row]
+            assert ended(model).assignment.num_groups == own[row]
 
 
 @pytest.mark.parametrize("with_cp", [False, True])
@@ -116,7 +119,7 @@ def test_gradients_are_those_of_the_bias(with_cp: bool) -> None:
     for unpadded_attention in (True, False):
         model = build(unpadded_attention, reducers=reducers, with_cp=with_cp).train()
         y = model(x)[-1]
-        assert model.last_assignment.padded
+        assert ended(model).assignment.padded
         y.square().mean().backward()
         found[unpadded_attention] = {k: v.grad for k, v in model.named_parameters()}
     for name, expected in found[False].items():
@@ -128,11 +131,11 @@ def test_gradients_are_those_of_the_bias(with_cp: bool) -> None:
 def test_tokens_stand_first_and_padding_is_finite(way: str) -> None:
     model = build(**WAYS[way])
     seen = []
-    with torch.no_grad(), model.observing(seen.append):
+    with torch.no_grad(), trace(model, seen.append):
         model(images())
-    assert any(each.after.padded for each in seen)
+    assert any(each.assignment.padded for each in seen)
     for each in seen:
-        for stood in (each.before, each.after):
+        for stood in (each.assignment,):
             present = stood.sizes > 0
             assert torch.equal(present, present.cummin(1).values)
         assert each.tokens.isfinite().all()
@@ -149,17 +152,17 @@ def test_what_padded_queries_get_is_never_read(way: str, monkeypatch: pytest.Mon
 
     with torch.no_grad():
         expected = model(x)
-        monkeypatch.setattr("mmtokmerge.layers.self_attention.attend_unpadded", fill)
+        monkeypatch.setattr("mmtokmerge.layers.attention.attend_unpadded", fill)
         for a, b in zip(model(x), expected):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
 def test_nothing_padded_is_ordinary_attention(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("mmtokmerge.layers.self_attention.attend_unpadded")
+    monkeypatch.delattr("mmtokmerge.layers.attention.attend_unpadded")
     model, padded = build(), build(unpadded_attention=False)
     x = images()
     with torch.no_grad():
-        with model.no_reduction(), padded.no_reduction():
+        with without_merging(model), without_merging(padded):
             assert torch.equal(model(x)[-1], padded(x)[-1])
         assert torch.equal(model(x[:1])[-1], padded(x[:1])[-1])
         with pytest.raises(NameError):

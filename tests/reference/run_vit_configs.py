@@ -23,7 +23,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from mmseg.utils import register_all_modules
 
-from mmtokmerge.models.backbones.vit_options import VIT_ARCHS
+from mmtokmerge.layers.vit_archs import VIT_ARCHS
+from mmtokmerge.merging.trace import trace
 from mmtokmerge.models.reducers import ThresholdReducer
 
 WIDTH, HEADS = 32, 2
@@ -94,8 +95,9 @@ def run(path: Path) -> dict[str, Any]:
             reducer.threshold = 0.0
         losses = model.train()(images, samples, mode="loss")
         model.eval()
-        logits = model(images, mode="tensor")
-        kept = model.backbone.last_assignment
+        with trace(model) as merges:
+            logits = model(images, mode="tensor")
+        kept = merges.assignment
         predicted = model(images, samples, mode="predict")
     patches = (SIZE[0] // 16) * (SIZE[1] // 16)
     return dict(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from mmtokmerge.engine.loading import load_model
 from mmtokmerge.errors import InputError
-from mmtokmerge.merging import StageMerging
+from mmtokmerge.merging.trace import QUERIES, trace
 from mmtokmerge.models.backbones import MiTPlusPlus
 
 
@@ -31,59 +31,23 @@ def load_mit(cfg: Config, checkpoint: str, device: str = "cpu") -> nn.Module:
 
 
 @contextmanager
-def merging_as(backbone: Any, merging: Sequence[StageMerging]) -> Iterator[None]:
-    """Let a MiT++ merge another way while it is open; afterwards it is as it was.
-
-    Args:
-        backbone: A :class:`mmtokmerge.models.backbones.MiTPlusPlus`.
-        merging: Of the four stages.
-    """
-    before = backbone.merging
-    try:
-        _set_merging(backbone, merging)
-        yield
-    finally:
-        _set_merging(backbone, before)
-
-
-@contextmanager
 def count_tokens(backbone: Any) -> Iterator[Mapping[str, int]]:
     """Count the tokens that attend in the first block of each stage, for the one image that is run.
 
     Yields:
-        A dict that is filled by the forward pass: 'stage 1 q' and 'stage 1 kv', queries and keys
+        A dict that is filled when the context ends: 'stage 1 q' and 'stage 1 kv', queries and keys
         after merging, and so on.
     """
     counts: dict[str, int] = {}
-    handles = []
-    for number, (_, blocks, _) in enumerate(backbone.layers, 1):
-
-        def look(
-            attention: nn.Module, inputs: tuple[Any, ...], output: Any, number: int = number
-        ) -> None:
-            _, groups = output
-            hw = inputs[1]
-            ratio = attention.sr_ratio
-            keys = max(1, hw[0] // ratio) * max(1, hw[1] // ratio)
-            kept_q, kept_kv = groups
-            counts[f"stage {number} q"] = hw[0] * hw[1] if kept_q is None else kept_q.num_groups
-            counts[f"stage {number} kv"] = keys if kept_kv is None else kept_kv.num_groups
-
-        handles.append(blocks[0].attn.register_forward_hook(look))
-    try:
+    firsts = {id(stage.blocks[0].attn): n for n, stage in enumerate(backbone.stages, 1)}
+    with trace(backbone) as merges:
         yield counts
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _set_merging(backbone: Any, merging: Sequence[StageMerging]) -> None:
-    backbone.merging = list(merging)
-    for (_, blocks, _), stage in zip(backbone.layers, merging):
-        for block in blocks:
-            block.attn.merging = stage
+    for event in merges.events:
+        if (number := firsts.get(id(event.module))) is not None:
+            part = "q" if event.part == QUERIES else "kv"
+            counts[f"stage {number} {part}"] = event.assignment.num_groups
 
 
 def _blocks(backbone: Any) -> Iterator[Any]:
-    for _, blocks, _ in backbone.layers:
-        yield from blocks
+    for stage in backbone.stages:
+        yield from stage.blocks

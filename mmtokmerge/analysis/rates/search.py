@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from mmtokmerge.analysis.experiment import ResultStore
 from mmtokmerge.analysis.front import pareto_front
-from mmtokmerge.analysis.rates.model import merging_as
 from mmtokmerge.analysis.rates.space import (
     Merging,
     changes,
@@ -28,6 +27,7 @@ from mmtokmerge.analysis.rates.space import (
 from mmtokmerge.measure.evaluate import Measurement, Setting, Work, measure
 from mmtokmerge.measure.inputs import network_inputs
 from mmtokmerge.measure.timing import cuda_timer, interleave, wall_timer
+from mmtokmerge.models.overrides import merging_as
 
 Progress = Callable[[Merging], AbstractContextManager[Callable[[], None]]]
 

@@ -17,6 +17,8 @@ from mmtokmerge.analysis.sharing.majority_vote import majority_vote, shared_regi
 from mmtokmerge.analysis.sharing.models import Loaded, evaluated_miou
 from mmtokmerge.errors import InputError
 from mmtokmerge.measure.samples import Samples
+from mmtokmerge.merging import TokenAssignment
+from mmtokmerge.merging.trace import trace
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,12 @@ def measure_consistency(
     for each in evaluators:
         each.dataset_meta = samples.metainfo
     for batch in samples:
-        (sample,) = loaded.model.test_step(batch)
+        with trace(loaded.model) as merges:
+            (sample,) = loaded.model.test_step(batch)
         evaluators[0].process([sample], batch)
-        sharing = loaded.model.backbone.last_sharing
+        sharing = merges.sharing
         before = sample.pred_sem_seg.data[0]
-        after = before if sharing is None else vote(loaded.model, sample)
+        after = before if sharing is None else vote(loaded.model, sample, sharing)
         tokens = 1.0 if sharing is None else int((sharing.sizes > 0).sum()) / sharing.num_tokens
         reductions.append(100 * (1 - tokens))
         changed += int((after != before).sum())
@@ -107,12 +110,13 @@ def measure_consistency(
     )
 
 
-def vote(model: Any, sample: Any) -> Tensor:
-    """The prediction ``(H, W)`` of the image that ran last, one class for each shared superpatch.
+def vote(model: Any, sample: Any, sharing: TokenAssignment) -> Tensor:
+    """The prediction ``(H, W)`` of an image, one class for each shared superpatch.
 
     Args:
-        model: The segmentor, after ``test_step``.
+        model: The segmentor.
         sample: What ``test_step`` returned for the image.
+        sharing: Which patches shared a token in it.
 
     Raises:
         InputError: If the test pipeline flipped the image.
@@ -125,7 +129,5 @@ def vote(model: Any, sample: Any) -> Tensor:
     patch = model.backbone.patch_size
     hw = -(-(height + top + bottom) // patch), -(-(width + left + right) // patch)
     prediction = sample.pred_sem_seg.data[0]
-    regions = shared_regions(
-        model.backbone.last_sharing, hw, (patch, patch), (height, width), prediction.shape
-    )
+    regions = shared_regions(sharing, hw, (patch, patch), (height, width), prediction.shape)
     return majority_vote(prediction, regions.to(prediction.device))

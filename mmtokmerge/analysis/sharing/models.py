@@ -18,6 +18,7 @@ from mmtokmerge.engine.loading import load_model, read_config
 from mmtokmerge.errors import InputError
 from mmtokmerge.measure.evaluate import METRIC
 from mmtokmerge.merging.superpatch_sharing import count_shared
+from mmtokmerge.merging.trace import trace
 from mmtokmerge.models.backbones import VisionTransformer
 
 SHARED, OUTPUT = "after sharing", "output"
@@ -135,17 +136,6 @@ def evaluated_miou(evaluator: Evaluator, count: int) -> float:
 
 
 @contextmanager
-def override_num_shared(sharing: Any, num_shared: int | float) -> Iterator[None]:
-    """Let a token sharing share this many superpatches while it is open."""
-    before = sharing.num_shared, sharing.threshold
-    try:
-        sharing.num_shared, sharing.threshold = num_shared, None
-        yield
-    finally:
-        sharing.num_shared, sharing.threshold = before
-
-
-@contextmanager
 def count_shared_tokens(backbone: Any) -> Iterator[Mapping[str, int]]:
     """Count the tokens of the one image that is run while it is open, sharing on or off.
 
@@ -154,8 +144,11 @@ def count_shared_tokens(backbone: Any) -> Iterator[Mapping[str, int]]:
         is less where reducers merge further.
     """
     counts: dict[str, int] = {}
-    yield counts
-    whole, shared = backbone.last_assignment, getattr(backbone, "last_sharing", None)
+    with trace(backbone) as merges:
+        yield counts
+    whole, shared = merges.assignment, merges.sharing
+    if whole is None:
+        return
     counts[PATCHES] = whole.num_tokens
     counts[SHARED] = whole.num_tokens if shared is None else int((shared.sizes > 0).sum())
     counts[OUTPUT] = int((whole.sizes > 0).sum())

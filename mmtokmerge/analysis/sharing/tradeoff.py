@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmtokmerge.analysis.plain_vit import PATCHES
-from mmtokmerge.analysis.sharing.models import OUTPUT, SHARED, Loaded, override_num_shared
+from mmtokmerge.analysis.sharing.models import OUTPUT, SHARED, Loaded
 from mmtokmerge.analysis.similarity.labelled import labels_of
 from mmtokmerge.errors import InputError
 from mmtokmerge.measure.evaluate import Measurement, Setting
 from mmtokmerge.measure.inputs import normalised
 from mmtokmerge.measure.samples import Samples
+from mmtokmerge.models.overrides import NUM_SHARED, merging_as
 from mmtokmerge.reporting.tables import signed
 
 Number = int | float
@@ -96,16 +97,17 @@ def make_settings(
         numbers = [None, *(sweep if each.sharing is not None else ())]
         for number in numbers:
             values = {"model": each.name, "num_shared": number, "identity": identity}
-            active = partial(_active, each.sharing, number, samples)
+            active = partial(_active, each.model.backbone, number, samples)
             settings.append(Setting(values, each.model, active))
     return settings
 
 
 @contextmanager
-def _active(sharing: Any, number: Number | None, samples: Samples) -> Iterator[None]:
+def _active(backbone: Any, number: Number | None, samples: Samples) -> Iterator[None]:
+    sharing = getattr(backbone, "sharing", None)
     with ExitStack() as stack:
         if sharing is not None and number is not None:
-            stack.enter_context(override_num_shared(sharing, number))
+            stack.enter_context(merging_as(backbone, {NUM_SHARED: number}))
         if sharing is not None and isinstance(samples, LabelledSamples):
             stack.enter_context(sharing.given(samples.labels))
         yield

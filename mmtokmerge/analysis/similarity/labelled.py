@@ -19,6 +19,8 @@ from mmtokmerge.analysis.similarity.pairs import (
 )
 from mmtokmerge.errors import InputError
 from mmtokmerge.measure.inputs import normalised, windows
+from mmtokmerge.merging.trace import trace
+from mmtokmerge.models.overrides import without_merging
 
 
 @dataclass
@@ -55,7 +57,7 @@ def class_similarity(
         labels = labels_of(batch, image.shape[2:])
         for y, x, h, w in windows(model, image.shape[2:]):
             observer = _Observer(result, labels[y : y + h, x : x + w], patch, majority)
-            with backbone.no_reduction(), backbone.observing(observer):
+            with without_merging(backbone), trace(backbone, observer):
                 backbone(image[:, :, y : y + h, x : x + w])
         result.images += 1
         advance()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from torch import nn
 from mmtokmerge.analysis.plain_vit import auto_reducers
 from mmtokmerge.measure.inputs import network_inputs
 from mmtokmerge.merging.similarity_statistics import CosineStatistics
+from mmtokmerge.merging.trace import LayerTokens, trace
+from mmtokmerge.models.overrides import without_merging
 from mmtokmerge.reporting.files import write_bytes
 
 
@@ -70,11 +73,10 @@ def calibrate(
     layers: dict[int, CosineStatistics] = {}
     images = 0
 
-    def observe(observation: Any) -> None:
-        statistics = layers.setdefault(observation.layer, CosineStatistics())
-        statistics.update(observation.tokens)
+    def observe(seen: LayerTokens) -> None:
+        layers.setdefault(seen.layer, CosineStatistics()).update(seen.tokens)
 
-    with model.backbone.no_reduction(), model.backbone.observing(observe):
+    with without_merging(model), trace(model, observe):
         for batch in samples:
             for image in network_inputs(model, batch):
                 model.backbone(image)
@@ -97,7 +99,7 @@ def save_calibrated(
     Raises:
         InputError: If it cannot be written.
     """
-    weights = dict(content.get("state_dict", content))
+    weights = copy.copy(content.get("state_dict", content))  # with torch's metadata
     prefix = "module." if any(key.startswith("module.") for key in weights) else ""
     for index, tau in taus.items():
         weights[f"{prefix}backbone.reducers.{index}.tau"] = torch.tensor(tau)

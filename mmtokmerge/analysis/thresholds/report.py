@@ -9,10 +9,11 @@ from typing import Any
 
 from mmtokmerge.analysis.experiment import read_results
 from mmtokmerge.analysis.front_plot import Curve, Mark
-from mmtokmerge.analysis.plain_vit import NUM_MERGED, PATCHES, THRESHOLD
+from mmtokmerge.analysis.plain_vit import PATCHES
 from mmtokmerge.analysis.thresholds.search import Search, Target, describe
 from mmtokmerge.errors import InputError
 from mmtokmerge.measure.evaluate import Measurement
+from mmtokmerge.models.overrides import NUM_MERGED, THRESHOLD
 from mmtokmerge.reporting.tables import signed
 
 STAR = {THRESHOLD: "ALGM*", NUM_MERGED: "most merged without loss"}

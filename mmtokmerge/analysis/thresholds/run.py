@@ -16,8 +16,6 @@ from rich.console import Console
 from mmtokmerge.analysis.experiment import ResultStore, checkpoint_facts, hash_config
 from mmtokmerge.analysis.front_plot import Curve, front_figure
 from mmtokmerge.analysis.plain_vit import (
-    NUM_MERGED,
-    THRESHOLD,
     check_searchable,
     configured_value,
     count_tokens,
@@ -44,6 +42,7 @@ from mmtokmerge.measure.evaluate import Work
 from mmtokmerge.measure.machine import describe_machine
 from mmtokmerge.measure.samples import Samples
 from mmtokmerge.models.backbones import VisionTransformer
+from mmtokmerge.models.overrides import NUM_MERGED, THRESHOLD
 from mmtokmerge.reporting.console import make_console, progress_bar
 from mmtokmerge.reporting.files import write_bytes
 from mmtokmerge.reporting.tables import csv_text, markdown_table, rich_table

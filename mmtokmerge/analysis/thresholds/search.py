@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import nn
 
 from mmtokmerge.analysis.experiment import ResultStore, Values
 from mmtokmerge.analysis.front import crossing
-from mmtokmerge.analysis.plain_vit import THRESHOLD, override_reducers
 from mmtokmerge.measure.evaluate import Measurement, Setting, Work, measure
+from mmtokmerge.models.overrides import THRESHOLD, merging_as, without_merging
 
 BASELINE: Values = {"reduction": "none"}
 CONFIGURED: Values = {"reduction": "as configured"}
@@ -55,7 +56,7 @@ class Search:
 
     def run_baseline(self) -> Measurement:
         """Measure the model whose mIoU is to be kept, without merging."""
-        plain = Setting(BASELINE, self.baseline, self.baseline.backbone.no_reduction)
+        plain = Setting(BASELINE, self.baseline, partial(without_merging, self.baseline.backbone))
         return self._measure(plain, plain)
 
     def run_configured(self) -> Measurement:
@@ -66,7 +67,7 @@ class Search:
         """Measure one value of ``name``, the same for all reducers that have it."""
         backbone = self.model.backbone
         setting = Setting(
-            {self.name: value}, self.model, lambda: override_reducers(backbone, self.name, value)
+            {self.name: value}, self.model, lambda: merging_as(backbone, {self.name: value})
         )
         self.measured[value] = self._measure(setting, self._reference())
         return self.measured[value]
@@ -95,7 +96,7 @@ class Search:
         return Target(speed, None if tau is None else self.run(round(tau, 6)))
 
     def _reference(self) -> Setting:
-        return Setting(BASELINE, self.model, self.model.backbone.no_reduction)
+        return Setting(BASELINE, self.model, partial(without_merging, self.model.backbone))
 
     def _measure(self, setting: Setting, reference: Setting) -> Measurement:
         record = self.store.get(setting.values)

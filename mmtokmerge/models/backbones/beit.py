@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from mmtokmerge.errors import InputTypeError
 from mmtokmerge.layers import BEiTLayer, RelativePositions
 from mmtokmerge.layers.relative_position_table import NUM_CLASS, count_rows, read_table
-from mmtokmerge.merging import TokenAssignment
+from mmtokmerge.layers.token_reduction import TokenReduction
+from mmtokmerge.layers.vit_archs import VIT_ARCHS
 from mmtokmerge.models.backbones.vision_transformer import VisionTransformer
-from mmtokmerge.models.backbones.vit_options import VIT_ARCHS
 from mmtokmerge.registry import MODELS
 
 SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
@@ -115,7 +115,7 @@ class BEiT(VisionTransformer):
             nn.init.constant_(layer.gamma_2, init_values)
 
     def _build_positions(self, grid: tuple[int, int], interpolate_mode: str) -> None:
-        self.grid = grid
+        del interpolate_mode  # there are no position embeddings
 
     def _build_layer(self, grid: tuple[int, int], **settings: Any) -> nn.Module:
         return BEiTLayer(grid=grid, **settings)
@@ -123,14 +123,14 @@ class BEiT(VisionTransformer):
     def _positions(self, hw: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
         return None, None
 
-    def _bias(
-        self, state: TokenAssignment | None, tokens: Tensor, hw: tuple[int, int]
-    ) -> RelativePositions:
-        keys = self._key_bias(state, tokens)
-        superpatches = state is self.last_sharing
-        return RelativePositions.of(hw, state, superpatches, keys, tokens.device)
+    def _attn_inputs(self, flow: TokenReduction, tokens: Tensor) -> tuple[RelativePositions, None]:
+        keys = flow.key_bias(tokens)
+        positions = RelativePositions.of(
+            flow.grid, flow.assignment, flow.only_shared, keys, tokens.device
+        )
+        return positions, None
 
-    def _fit_published(self, weights: dict[str, Any]) -> None:
+    def _fit_published(self, weights: dict[str, Any], grid: tuple[int, int] | None = None) -> None:
         """Give each layer the table that they share in pretraining; resize square ones.
 
         Weights fine-tuned for classification have no final norm: it then begins as the identity.
@@ -140,12 +140,32 @@ class BEiT(VisionTransformer):
                 weights.setdefault(f"ln1.{leaf}", weights.pop(f"norm.{leaf}", value))
         shared = weights.pop(SHARED_TABLE, None)
         weights.pop("rel_pos_bias.relative_position_index", None)
-        rows = count_rows(self.grid)
-        square = self.grid[0] != self.grid[1] and math.isqrt(rows - NUM_CLASS) ** 2 + NUM_CLASS
         for index in range(len(self.layers)):
-            key = f"layers.{index}.attn.relative_position_bias_table"
             if shared is not None:
-                weights.setdefault(key, shared)
-            if key in weights and len(weights[key]) == rows == square:
-                # As many rows as this grid's, but those of a square: pretraining crops are square.
-                weights[key] = read_table(weights[key], self.grid)
+                weights.setdefault(_table_key("", index), shared)
+        self.fit_positions(weights, "", grid, published=True)
+
+    def fit_positions(
+        self,
+        weights: dict[str, Tensor],
+        prefix: str,
+        grid: tuple[int, int] | None = None,
+        published: bool = False,
+    ) -> None:
+        """Resize a checkpoint's relative position biases to this grid, in place; see the base."""
+        rows = count_rows(self.grid)
+        for index in range(len(self.layers)):
+            key = _table_key(prefix, index)
+            found = weights.get(key)
+            if found is None:
+                continue
+            own = grid
+            square = math.isqrt(max(len(found) - NUM_CLASS, 0)) ** 2 + NUM_CLASS == len(found)
+            if own is None and len(found) == rows and not (published and square):
+                own = self.grid
+            if own != self.grid:
+                weights[key] = read_table(found, self.grid, own)
+
+
+def _table_key(prefix: str, layer: int) -> str:
+    return f"{prefix}layers.{layer}.attn.relative_position_bias_table"

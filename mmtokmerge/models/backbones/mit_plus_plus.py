@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmtokmerge.errors import InputError, InputTypeError
+from mmtokmerge.kernels.plain import reuses_memory
 from mmtokmerge.kernels.residual import residual
 from mmtokmerge.layers import DropPath, EfficientAttention, MixFFN, OverlapPatchEmbed
 from mmtokmerge.layers.attention import MergedGroups
@@ -22,6 +23,7 @@ from mmtokmerge.layers.layout import to_map
 from mmtokmerge.merging import StageMerging, read_merging
 from mmtokmerge.merging.segformer.arch import MIT_ARCHS, MiTArch, read_arch
 from mmtokmerge.merging.segformer.presets import MergingConfig
+from mmtokmerge.models.weights.pretrained import initialise
 from mmtokmerge.registry import MODELS
 
 DOWNSAMPLE_MODES = ("bilinear", "nearest")
@@ -86,9 +88,24 @@ class MiTBlock(nn.Module):
 
         Takes and returns groups as :class:`mmtokmerge.layers.EfficientAttention` does.
         """
+        reuse = reuses_memory(self.modules())
         y, groups = self.attn(self.norm1(x), hw, groups=groups)
-        x = residual(x, self.drop_path(self.drop(y)))
-        return residual(x, self.drop_path(self.ffn(x, hw, self.norm2))), groups
+        x = residual(x, self.drop_path(self.drop(y)), reuse=reuse)
+        return residual(x, self.drop_path(self.ffn(x, hw, self.norm2)), reuse=reuse), groups
+
+
+class Stage(NamedTuple):
+    """The parts of one stage.
+
+    Args:
+        embed: Maps ``(B, C_in, H, W)`` to tokens and their grid.
+        blocks: The encoder layers.
+        norm: Of the last block's tokens.
+    """
+
+    embed: OverlapPatchEmbed
+    blocks: ModuleList
+    norm: nn.Module
 
 
 @MODELS.register_module()
@@ -153,7 +170,7 @@ class MiTPlusPlus(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.arch: MiTArch = read_arch(arch)
-        self.merging = read_merging(merging, proportional)
+        stages = read_merging(merging, proportional)
         _check_downsample(downsample, downsample_mode)
         _check_out_indices(out_indices)
         for name, rate in (
@@ -187,7 +204,7 @@ class MiTPlusPlus(BaseModule):
                     arch.num_heads[stage],
                     arch.mlp_ratio,
                     arch.sr_ratios[stage],
-                    self.merging[stage],
+                    stages[stage],
                     arch.qkv_bias,
                     drop_rate,
                     attn_drop_rate,
@@ -201,11 +218,27 @@ class MiTPlusPlus(BaseModule):
             self.layers.append(ModuleList([embed, blocks, _norm(norm_cfg, channels)]))
             in_channels = channels
 
+    @property
+    def stages(self) -> list[Stage]:
+        """The four stages."""
+        return [Stage(*parts) for parts in self.layers]
+
+    @property
+    def merging(self) -> list[StageMerging]:
+        """What each stage merges; its blocks' attentions hold it."""
+        return [stage.blocks[0].attn.merging for stage in self.stages]
+
+    @merging.setter
+    def merging(self, merging: Sequence[StageMerging]) -> None:
+        for stage, setting in zip(self.stages, merging):
+            for block in stage.blocks:
+                block.attn.merging = setting
+
     def init_weights(self) -> None:
         """Initialise as mmseg's ``MixVisionTransformer`` does, or from ``init_cfg``."""
-        if self.init_cfg is not None:
-            super().init_weights()
-            return
+        initialise(self, self.init_cfg, self._init_from_scratch)
+
+    def _init_from_scratch(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 trunc_normal_init(module, std=0.02, bias=0.0)
@@ -225,17 +258,17 @@ class MiTPlusPlus(BaseModule):
         x = self._halve(x) if self.downsample == 2 else x
         x = x.contiguous(memory_format=torch.channels_last)
         outs = []
-        for stage, (embed, blocks, norm) in enumerate(self.layers):
-            tokens, hw = embed(x)
+        for index, stage in enumerate(self.stages):
+            tokens, hw = stage.embed(x)
             groups = None
-            for number, block in enumerate(blocks):
-                groups = groups if number % self.merging[stage].reuse else None
+            for number, block in enumerate(stage.blocks):
+                groups = groups if number % block.attn.merging.reuse else None
                 if self.with_cp and tokens.requires_grad:
                     tokens, groups = checkpoint(block, tokens, hw, groups, use_reentrant=False)
                 else:
                     tokens, groups = block(tokens, hw, groups)
-            x = to_map(norm(tokens), hw)
-            if stage in self.out_indices:
+            x = to_map(stage.norm(tokens), hw)
+            if index in self.out_indices:
                 outs.append(x)
         return tuple(outs)
 

@@ -38,7 +38,7 @@ class PositionEmbedding(nn.Module):
         self.grid = grid
         self.mode = mode
         self.num_prefix = num_prefix
-        self._kept: tuple[tuple[object, ...], Tensor] | None = None
+        self._cached: tuple[tuple[object, ...], Tensor] | None = None
 
     def forward(self, pos_embed: Tensor, hw: tuple[int, int]) -> Tensor:
         """``(1, P + H * W, C)`` of this grid to ``(1, P + h * w, C)`` of the grid ``hw``."""
@@ -47,16 +47,16 @@ class PositionEmbedding(nn.Module):
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return resize(pos_embed, self.grid, hw, self.mode, self.num_prefix)
         key = (hw, pos_embed.data_ptr(), pos_embed._version, pos_embed.dtype, pos_embed.device)
-        if self._kept is None or self._kept[0] != key:
-            self._kept = key, resize(pos_embed, self.grid, hw, self.mode, self.num_prefix)
-        return self._kept[1]
+        if self._cached is None or self._cached[0] != key:
+            self._cached = key, resize(pos_embed, self.grid, hw, self.mode, self.num_prefix)
+        return self._cached[1]
 
     def train(self, mode: bool = True) -> PositionEmbedding:
-        self._kept = None  # what averages weights between modes does not count their versions
+        self._cached = None  # what averages weights between modes does not count their versions
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**super().__getstate__(), "_kept": None}
+        return {**super().__getstate__(), "_cached": None}
 
 
 def resize(
@@ -71,22 +71,32 @@ def resize(
     return torch.cat([first, resized.flatten(2).transpose(1, 2)], dim=1)
 
 
-def read_pos_embed(found: Tensor, positions: PositionEmbedding) -> Tensor:
-    """Resize a checkpoint's embeddings ``(1, P + n * n, C)`` to a model's grid.
+def read_pos_embed(
+    found: Tensor, positions: PositionEmbedding, grid: tuple[int, int] | None = None
+) -> Tensor:
+    """Resize a checkpoint's embeddings ``(1, P + H * W, C)`` to a model's grid.
+
+    Args:
+        found: The embeddings.
+        positions: Those of the model.
+        grid: The checkpoint's grid ``(H, W)``; None where it does not say, for a square one.
 
     Raises:
-        ValueError: If they are not those of a square grid and the tokens ahead of it.
+        ValueError: If they are not those of such a grid and the tokens ahead of it.
     """
-    count = max(0, found.shape[1] - positions.num_prefix)
+    count = max(0, found.shape[1] - positions.num_prefix) if found.dim() == 3 else 0
     side = math.isqrt(count)
-    if found.dim() != 3 or side * side != count or side == 0:
+    own = grid if grid is not None else (side, side)
+    if own[0] * own[1] != count or count == 0:
         ahead = "a class token" if positions.num_prefix == 1 else "class and distillation token"
         raise InputError(
             f"pos_embed of the checkpoint is {tuple(found.shape)}: neither the model's grid "
             f"{positions.grid} nor a square one, with {ahead}"
         )
-    print_log(f"pos_embed is resized from {(side, side)} to {positions.grid}", "current")
-    return resize(found, (side, side), positions.grid, positions.mode, positions.num_prefix)
+    if own == positions.grid:
+        return found
+    print_log(f"pos_embed is resized from {own} to {positions.grid}", "current")
+    return resize(found, own, positions.grid, positions.mode, positions.num_prefix)
 
 
 def without_distillation(pos_embed: Tensor) -> Tensor:

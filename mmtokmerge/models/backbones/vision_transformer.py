@@ -3,64 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, ModuleList
 from mmengine.model.weight_init import constant_init, kaiming_init, trunc_normal_
-from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmtokmerge.errors import InputError
 from mmtokmerge.layers import PatchEmbed, RelativePositions, TokenFeatures, ViTLayer
-from mmtokmerge.layers.layout import to_map
+from mmtokmerge.layers.token_reduction import TokenReduction, or_identity
+from mmtokmerge.layers.vit_archs import VIT_ARCHS
 from mmtokmerge.merging import TokenAssignment
 from mmtokmerge.merging.grid import pair
 from mmtokmerge.merging.superpatch_sharing import superpatch_rows
+from mmtokmerge.merging.trace import SHARED, is_traced, report
 from mmtokmerge.models.backbones.position_embedding import (
     PositionEmbedding,
     read_pos_embed,
     without_distillation,
 )
 from mmtokmerge.models.backbones.vit_options import (
-    VIT_ARCHS,
     build_reducers,
     check_unpadded,
     read_arch,
     read_out_indices,
 )
 from mmtokmerge.models.policies import TokenSharing
-from mmtokmerge.models.reducers import Reducer, ThresholdReducer
+from mmtokmerge.models.reducers import ThresholdReducer
+from mmtokmerge.models.weights.grids import GRID_KEY, remember_grid
+from mmtokmerge.models.weights.pretrained import initialise, read_thresholds
 from mmtokmerge.registry import MODELS
 
 OUT_TYPES = ("map", "tokens")
-
-
-@dataclass(frozen=True, eq=False)
-class Observation:
-    """What :meth:`VisionTransformer.observing` reports of one layer.
-
-    Args:
-        layer: Layer, counted from 1.
-        tokens: ``(B, M, C)`` after the attention's residual, before anything merges there; those
-            of patches alone, without class and distillation token.
-        before: What stood together before, from the patches to the M rows.
-        after: What stands together once the reducers between attention and MLP have acted.
-        hw: The grid of the patches.
-    """
-
-    layer: int
-    tokens: Tensor
-    before: TokenAssignment
-    after: TokenAssignment
-    hw: tuple[int, int]
 
 
 @MODELS.register_module()
@@ -176,6 +155,8 @@ class VisionTransformer(BaseModule):
         grid = (self.img_size[0] // patch_size, self.img_size[1] // patch_size)
         if min(grid) < 1:
             raise InputError(f"img_size={img_size} is smaller than patch_size={patch_size}")
+        self.grid = grid
+        remember_grid(self)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
         if with_dist_token:
             self.dist_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
@@ -212,21 +193,17 @@ class VisionTransformer(BaseModule):
         self.calibration = calibration
         if calibration is not None and not self._auto():
             raise InputError("calibration does nothing: no reducer has threshold='auto'")
-        self.last_assignment: TokenAssignment | None = None
-        self.last_sharing: TokenAssignment | None = None
-        self._reducing = True
-        self._observers: list[Callable[[Observation], None]] = []
+        self.merges = True
+        """False while :func:`mmtokmerge.models.backbones.without_merging` is open."""
 
     def init_weights(self) -> None:
         """Initialise as mmseg's ``VisionTransformer`` does, or from ``init_cfg``."""
-        if isinstance(self.init_cfg, dict) and self.init_cfg.get("type") == "Pretrained":
-            self._load_pretrained(self.init_cfg["checkpoint"])
-        elif self.init_cfg is not None:
-            super().init_weights()
-        else:
-            self._init_from_scratch()
+        initialise(self, self.init_cfg, self._init_from_scratch, self._fit_published)
         if self.calibration is not None:
-            self._load_thresholds(self.calibration)
+            reducers = {f"reducers.{i}.tau": self.reducers[i] for i in self._auto()}
+            for name, tau in read_thresholds(self.calibration, list(reducers)).items():
+                reducers[name].threshold = tau
+                print_log(f"{name} = {tau:.4f}, from {self.calibration}", "current")
 
     def forward(self, x: Tensor) -> tuple[Tensor | TokenFeatures, ...]:
         """Encode images ``(B, 3, H, W)`` of any size.
@@ -235,59 +212,41 @@ class VisionTransformer(BaseModule):
             For each of ``out_indices`` a channels-last map ``(B, C, ceil(H / p), ceil(W / p))``
             with patches of side p, or a :class:`TokenFeatures`.
         """
-        tokens, state, hw = self._embed(x)
-        self.last_sharing = state
-        beside = self._beside(state, tokens, hw)
+        tokens, flow = self._embed(x)
+        attn_inputs = self._attn_inputs(flow, tokens)
         outs = []
         for index, layer in enumerate(self.layers):
-            tokens, qkv = self._run(layer.attend, tokens, *beside)
-            before = state
-            tokens, state = self._reduce(index, "between", tokens, qkv, state, hw, before)
-            tokens = self._run(layer.feed, tokens)
-            tokens, state = self._reduce(index, "after", tokens, qkv, state, hw, before)
-            if state is not before:
-                beside = self._beside(state, tokens, hw)
+            step = flow.at(index + 1)
+            tokens = self._run(layer, tokens, *attn_inputs, step)
+            if flow.advance(step):
+                attn_inputs = self._attn_inputs(flow, tokens)
             if index in self.out_indices:
                 last = index == len(self.layers) - 1
                 out = self.ln1(tokens) if last and self.ln1 is not None else tokens
-                outs.append(self._output(out, state, hw))
-        self.last_assignment = _or_identity(state, hw, tokens)
+                outs.append(self._output(out, flow))
+        flow.finish(tokens)
         return tuple(outs)
 
-    @contextmanager
-    def no_reduction(self) -> Iterator[None]:
-        """While open, nothing is shared and no reducer acts: the baseline of the same weights."""
-        reducing, self._reducing = self._reducing, False
-        try:
-            yield
-        finally:
-            self._reducing = reducing
-
-    @contextmanager
-    def observing(self, observer: Callable[[Observation], None]) -> Iterator[None]:
-        """While open, ``observer`` is called with each layer's :class:`Observation`."""
-        self._observers.append(observer)
-        try:
-            yield
-        finally:
-            self._observers.remove(observer)
-
-    def _embed(self, x: Tensor) -> tuple[Tensor, TokenAssignment | None, tuple[int, int]]:
-        """Images to the tokens of the first layer, what shares one among them, and the grid."""
+    def _embed(self, x: Tensor) -> tuple[Tensor, TokenReduction]:
+        """Images to the tokens of the first layer, and what carries their merging on."""
         patches, hw = self.patch_embed(x)
         ahead, position = self._positions(hw)
-        sharing = self.sharing if self._reducing else None
-        state = None if sharing is None else sharing(x, hw, self.patch_size)
+        sharing = self.sharing if self.merges else None
+        shared = None if sharing is None else sharing(x, hw, self.patch_size)
+        if sharing is not None and is_traced():
+            report(sharing, SHARED, or_identity(shared, hw, patches), hw, layer=0)
         if position is not None:
             patches = patches + position
-        if state is not None:
-            patches = self._share(x, patches, position, state, hw)
+        if shared is not None:
+            patches = self._share(x, patches, position, shared, hw)
         if self.num_prefix:
             own = [self.cls_token, self.dist_token] if self.with_dist_token else [self.cls_token]
             head = torch.cat(own, dim=1)
             head = head if ahead is None else head + ahead
             patches = torch.cat([head.expand(len(x), -1, -1), patches], dim=1)
-        return self.drop_after_pos(patches), state, hw
+        reducers = self.reducers if self.merges else ()
+        flow = TokenReduction(self, hw, reducers, self.num_prefix, shared, self.proportional)
+        return self.drop_after_pos(patches), flow
 
     def _build_positions(self, grid: tuple[int, int], interpolate_mode: str) -> None:
         """Make what tells tokens where they stand."""
@@ -297,7 +256,7 @@ class VisionTransformer(BaseModule):
         self.positions = PositionEmbedding(grid, interpolate_mode, length)
 
     def _build_layer(self, grid: tuple[int, int], **settings: Any) -> nn.Module:
-        """Make one layer, with the halves ``attend`` and ``feed``."""
+        """Make one layer, which takes tokens, what its attention takes, and a reduction."""
         return ViTLayer(**settings)
 
     def _positions(self, hw: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
@@ -310,159 +269,95 @@ class VisionTransformer(BaseModule):
         x: Tensor,
         patches: Tensor,
         position: Tensor | None,
-        state: TokenAssignment,
+        shared: TokenAssignment,
         hw: tuple[int, int],
     ) -> Tensor:
         """Tokens ``(B, M, C)``: patches that stand alone, and superpatches where 2x2 share one.
 
         A shared token's position embedding is the mean of the four (CTS).
         """
-        shared = self.patch_embed.superpatches(x, hw)
+        superpatches = self.patch_embed.superpatches(x, hw)
         if position is not None:
             whole = [side // 2 * 2 for side in hw]
             grid = position.unflatten(1, hw)[:, : whole[0], : whole[1]]
             means = grid.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).mean((2, 4))
-            shared = shared + means.flatten(1, 2)
-        both = torch.cat([patches, shared], dim=1)  # (B, N + S_max, C)
-        rows = superpatch_rows(state, hw)
+            superpatches = superpatches + means.flatten(1, 2)
+        both = torch.cat([patches, superpatches], dim=1)  # (B, N + S_max, C)
+        rows = superpatch_rows(shared, hw)
         return TokenAssignment(rows, both.new_zeros(1, both.shape[1])).unmerge(both)
 
-    def _run(self, half: Callable[..., Any], *args: Any) -> Any:
+    def _run(self, layer: nn.Module, *args: Any) -> Tensor:
         if self.with_cp and args[0].requires_grad:
-            return checkpoint(half, *args, use_reentrant=False)
-        return half(*args)
+            return checkpoint(layer, *args, use_reentrant=False)
+        return layer(*args)
 
-    def _reduce(
-        self,
-        index: int,
-        position: str,
-        tokens: Tensor,
-        qkv: Tensor,
-        state: TokenAssignment | None,
-        hw: tuple[int, int],
-        before: TokenAssignment | None,
-    ) -> tuple[Tensor, TokenAssignment | None]:
-        """Let the reducers of one place act on the patch tokens, those ahead of them apart."""
-        acting = [
-            reducer
-            for reducer in self.reducers
-            if self._reducing and position == reducer.position and index + 1 in reducer.layers
-        ]
-        observed = bool(self._observers) and position == "between"
-        if not acting and not observed:
-            return tokens, state
-        first = self.num_prefix
-        patches = full = tokens[:, first:]
-        for reducer in acting:
-            feature = patches if reducer.feature == "X" else _of_attention(qkv, reducer, first)
-            if feature.shape[1] != patches.shape[1]:
-                raise InputError(
-                    f"feature={reducer.feature!r} of {type(reducer).__name__} in layer {index + 1} "
-                    "no longer fits: another reducer has merged the tokens in this layer"
-                )
-            patches, state = reducer(patches, feature, state, hw)
-        if acting:
-            tokens = torch.cat([tokens[:, :first], patches], dim=1) if first else patches
-        if observed:
-            stood = _or_identity(before, hw, tokens)
-            report = Observation(index + 1, full, stood, _or_identity(state, hw, tokens), hw)
-            for observer in list(self._observers):
-                observer(report)
-        return tokens, state
-
-    def _beside(
-        self, state: TokenAssignment | None, tokens: Tensor, hw: tuple[int, int]
-    ) -> tuple[Tensor | RelativePositions | None, ...]:
-        """What ``attend`` of the layers takes beside the tokens: a bias, or None and lengths."""
+    def _attn_inputs(
+        self, flow: TokenReduction, tokens: Tensor
+    ) -> tuple[Tensor | RelativePositions | None, Tensor | None]:
+        """What the layers' attention takes with the tokens: a bias or, instead, lengths."""
         if self.unpadded_attention:
-            return None, self._lengths(state, tokens)
-        return (self._bias(state, tokens, hw),)
+            return None, flow.lengths(tokens)
+        return flow.key_bias(tokens), None
 
-    def _bias(
-        self, state: TokenAssignment | None, tokens: Tensor, hw: tuple[int, int]
-    ) -> Tensor | RelativePositions | None:
-        """What the logits of the layers' attention gain."""
-        return self._key_bias(state, tokens)
-
-    def _key_bias(self, state: TokenAssignment | None, tokens: Tensor) -> Tensor | None:
-        """``(B, 1, 1, M)`` what the logits of padded or, if proportional, merged tokens gain."""
-        if state is None or not (self.proportional or state.padded):
-            return None
-        sizes = state.sizes.expand(len(tokens), -1)
-        sizes = F.pad(sizes, (self.num_prefix, 0), value=1)
-        weights = sizes if self.proportional else (sizes > 0)
-        return weights.float().log().to(tokens.dtype)[:, None, None]
-
-    def _lengths(self, state: TokenAssignment | None, tokens: Tensor) -> Tensor | None:
-        """``(B,)`` int32, tokens of each image that are not padding; None where none are."""
-        if state is None or not state.padded:
-            return None
-        sizes = state.sizes.expand(len(tokens), -1)
-        return (sizes > 0).sum(1, dtype=torch.int32) + self.num_prefix
-
-    def _output(
-        self, tokens: Tensor, state: TokenAssignment | None, hw: tuple[int, int]
-    ) -> Tensor | TokenFeatures:
-        patches = tokens[:, self.num_prefix :]
+    def _output(self, tokens: Tensor, flow: TokenReduction) -> Tensor | TokenFeatures:
         if self.out_type == "map":
-            return to_map(patches if state is None else state.unmerge(patches), hw)
-        cls_token = tokens[:, :1] if self.with_cls_token else None
-        return TokenFeatures(patches, _or_identity(state, hw, tokens), hw, cls_token)
+            return flow.to_map(tokens)
+        return flow.to_features(tokens, self.with_cls_token)
 
-    def _auto(self) -> list[ThresholdReducer]:
-        return [r for r in self.reducers if isinstance(r, ThresholdReducer) and r.auto]
+    def _auto(self) -> list[int]:
+        """The places of the reducers with ``threshold='auto'``."""
+        listed = enumerate(self.reducers)
+        return [i for i, each in listed if isinstance(each, ThresholdReducer) and each.auto]
 
-    def _load_thresholds(self, path: str) -> None:
-        saved = CheckpointLoader.load_checkpoint(path, map_location="cpu")
-        weights = saved.get("state_dict", saved)
-        for index, reducer in enumerate(self.reducers):
-            if not (isinstance(reducer, ThresholdReducer) and reducer.auto):
-                continue
-            name = f"reducers.{index}.tau"
-            found = [value for key, value in weights.items() if key.endswith(name)]
-            if not found or bool(found[0].isnan()):
-                raise InputError(
-                    f"calibration={path!r} holds no {name}: it must be a checkpoint that "
-                    "tools/calibrate_threshold.py wrote for this config"
-                )
-            reducer.threshold = float(found[0])
-            print_log(f"{name} = {float(found[0]):.4f}, from {path}", "current")
-
-    def _load_pretrained(self, path: str) -> None:
-        saved = CheckpointLoader.load_checkpoint(path, map_location="cpu")
-        weights = dict(saved.get("state_dict", saved))
-        weights = {key.removeprefix("backbone."): value for key, value in weights.items()}
-        self._fit_published(weights)
-        missing, unexpected = self.load_state_dict(weights, strict=False)
-        left = [key for key in missing if not key.startswith("reducers.")]
-        if left:
-            raise InputError(
-                f"init_cfg.checkpoint={path!r} does not fit this ViT: "
-                f"it lacks {', '.join(left[:5])}"
-                + (f" and {len(left) - 5} more" if len(left) > 5 else "")
-            )
-        if unexpected:
-            print_log(f"{path}: not used are {', '.join(sorted(unexpected))}", "current")
-
-    def _fit_published(self, weights: dict[str, Any]) -> None:
+    def _fit_published(
+        self, weights: dict[str, Tensor], grid: tuple[int, int] | None = None
+    ) -> None:
         """Change a published checkpoint's weights, in place, where this grid needs others."""
         distilled = weights.pop("dist_token", None) if not self.with_dist_token else None
         if distilled is not None and "pos_embed" in weights:
             weights["pos_embed"] = without_distillation(weights["pos_embed"])
-        found, (h, w) = weights.get("pos_embed"), self.positions.grid
-        same_number = found is not None and h * w == found.shape[1] - self.positions.num_prefix
-        if found is not None and h != w and same_number and math.isqrt(h * w) ** 2 == h * w:
-            # As many patches as this grid, but those of a square: pretraining crops are square.
-            weights["pos_embed"] = read_pos_embed(found, self.positions)
+        if "pos_embed" in weights:
+            self.fit_positions(weights, "", grid, published=True)
+
+    def fit_positions(
+        self,
+        weights: dict[str, Tensor],
+        prefix: str,
+        grid: tuple[int, int] | None = None,
+        published: bool = False,
+    ) -> None:
+        """Resize a checkpoint's position embeddings to this grid, in place.
+
+        Their own grid is what the checkpoint says. One that does not say is taken for square where
+        it comes from pretraining, whose crops are, or has another number of patches.
+
+        Args:
+            weights: A state dict.
+            prefix: Of this backbone's keys in it.
+            grid: The grid that the checkpoint says.
+            published: Whether the checkpoint is a pretrained backbone of somebody else's.
+        """
+        found = weights.get(f"{prefix}pos_embed")
+        if found is None:
+            return
+        count = found.shape[1] - self.positions.num_prefix if found.dim() == 3 else -1
+        own = self.positions.grid
+        square = count > 0 and math.isqrt(count) ** 2 == count
+        if grid is None and count == own[0] * own[1] and not (published and square):
+            grid = own
+        if grid != own:
+            weights[f"{prefix}pos_embed"] = read_pos_embed(found, self.positions, grid)
 
     def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
-        key = f"{prefix}pos_embed"
-        found, own = state_dict.get(key), self._parameters.get("pos_embed")
-        if found is not None and own is not None and found.shape[1] != own.shape[1]:
-            state_dict[key] = read_pos_embed(found, self.positions)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self.fit_positions(state_dict, prefix, local_metadata.get(GRID_KEY))
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args, **kwargs)
 
     def _init_from_scratch(self) -> None:
         for name in ("pos_embed", "cls_token", "dist_token"):
@@ -479,14 +374,3 @@ class VisionTransformer(BaseModule):
                 kaiming_init(module, mode="fan_in", bias=0.0)
             elif isinstance(module, nn.LayerNorm):
                 constant_init(module, val=1.0, bias=0.0)
-
-
-def _of_attention(qkv: Tensor, reducer: Reducer, first: int) -> Tensor:
-    """Queries, keys or values ``(B, M, d)``, the mean over the heads, of the patches."""
-    return qkv["QKV".index(reducer.feature)].mean(1)[:, first:]
-
-
-def _or_identity(
-    state: TokenAssignment | None, hw: tuple[int, int], tokens: Tensor
-) -> TokenAssignment:
-    return TokenAssignment.identity(hw[0] * hw[1], tokens.device) if state is None else state

@@ -8,16 +8,10 @@ from typing import Any
 from mmengine.model import ModuleList
 
 from mmtokmerge.errors import InputError, InputTypeError
+from mmtokmerge.layers.vit_archs import VIT_ARCHS
 from mmtokmerge.models.policies import TokenSharing
 from mmtokmerge.models.reducers import Reducer, ThresholdReducer
 from mmtokmerge.registry import MODELS
-
-VIT_ARCHS = {
-    "t": dict(embed_dims=192, num_layers=12, num_heads=3),
-    "s": dict(embed_dims=384, num_layers=12, num_heads=6),
-    "b": dict(embed_dims=768, num_layers=12, num_heads=12),
-    "l": dict(embed_dims=1024, num_layers=24, num_heads=16),
-}
 
 
 def read_arch(

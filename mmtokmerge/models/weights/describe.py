@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from mmtokmerge.layers.vit_archs import VIT_ARCHS
 from mmtokmerge.merging.segformer.arch import MIT_ARCHS
-from mmtokmerge.models.backbones.vit_options import VIT_ARCHS
 
 _MIT_PATCH = "layers.0.0.projection.weight"
 _VIT_PATCH = "patch_embed.projection.weight"

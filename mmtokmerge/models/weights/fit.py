@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmtokmerge.errors import InputError
 from mmtokmerge.models.weights.describe import describe_weights
+from mmtokmerge.models.weights.grids import Grid, grid_of
 from mmtokmerge.models.weights.rename import list_some
 
 CONTAINERS = ("state_dict", "model", "model_state_dict", "module", "teacher")
@@ -81,6 +82,7 @@ def fit_weights(
     *,
     training: bool = False,
     may_lack: Callable[[str], bool] = lambda key: False,
+    prepare: Callable[[dict[str, Tensor], Grid | None], None] | None = None,
 ) -> Fitted:
     """Find every weight of ``model`` in a checkpoint.
 
@@ -91,12 +93,20 @@ def fit_weights(
         training: The weights are what a training begins with: heads may be missing as a whole or
             have another number of classes; they then start from random weights, which is noted.
         may_lack: Of a key, whether the model does without it.
+        prepare: Changes the weights, in place and under the model's keys, before they are compared;
+            the grid that the checkpoint says of its positions comes with them. None resizes
+            positions to the model's grid.
 
     Raises:
         InputError: The weights do not fit, with what is missing and what they look like.
     """
     wanted = model.state_dict()
     weights = _align(state_dict_of(content, name), wanted, name)
+    weights, grid = dict(weights), grid_of(content)
+    if prepare is not None:
+        prepare(weights, grid)
+    else:
+        _fit_grids(model, weights, grid)
     _refuse_uncalibrated(wanted, weights, name, training or any(map(may_lack, _thresholds(wanted))))
     notes: list[str] = []
     if training:
@@ -123,7 +133,7 @@ def fit_weights(
         seen = describe_weights(weights)
         raise InputError(
             f"The checkpoint {name} does not fit the config's model: "
-            f"{'; '.join(problems[:5]) or 'none of its keys is the models'}"
+            f"{'; '.join(problems[:5]) or 'it has none of its keys'}"
             + (f" and {len(problems) - 5} more" if len(problems) > 5 else "")
             + (f". It looks like {seen}." if seen else ".")
         )
@@ -238,6 +248,14 @@ def _refuse_uncalibrated(
             "config leaves to 'auto': run tools/calibrate_threshold.py with this config and "
             "checkpoint and use the checkpoint that it writes, or give a number as threshold."
         )
+
+
+def _fit_grids(model: nn.Module, weights: dict[str, Tensor], grid: Grid | None) -> None:
+    """Let each backbone with positions resize a checkpoint's to its own grid, in place."""
+    for name, module in model.named_modules():
+        fit = getattr(module, "fit_positions", None)
+        if fit is not None:
+            fit(weights, f"{name}." if name else "", grid)
 
 
 def is_threshold(key: str) -> bool:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from mmtokmerge.errors import InputError
 from mmtokmerge.merging.segformer.arch import MIT_ARCHS
-from mmtokmerge.models.backbones import MiTPlusPlus
 from mmtokmerge.models.weights.formats import FORMATS
 from mmtokmerge.models.weights.load import load_strictly
 from mmtokmerge.models.weights.rename import ENCODER, HEAD, detect_format, rename
@@ -123,6 +122,8 @@ def head_settings(weights: Mapping[str, Tensor], arch: str) -> dict[str, Any]:
 
 def build_model(arch: str, head: Mapping[str, Any] | None) -> nn.ModuleDict:
     """The encoder and, where ``head`` says how to build it, the decode head."""
+    from mmtokmerge.models.backbones import MiTPlusPlus
+
     model = nn.ModuleDict({"backbone": MiTPlusPlus(arch)})
     if head is not None:
         from mmtokmerge.models.heads import SegformerHead

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from mmtokmerge.errors import InputError
-from mmtokmerge.models.backbones.vision_transformer import VisionTransformer
-from mmtokmerge.models.backbones.vit_options import VIT_ARCHS
+from mmtokmerge.layers.vit_archs import VIT_ARCHS
 from mmtokmerge.models.weights.load import load_strictly
 from mmtokmerge.models.weights.rename import ENCODER, detect_format, rename
 from mmtokmerge.models.weights.vit_formats import MMSEG_VIT, VIT_FORMATS
@@ -86,6 +85,8 @@ def convert_vit(
     distilled = DISTILLATION_TOKEN in weights
     img_size = patch_size * _grid_side(weights, 1 + distilled)
     final_norm = "ln1.weight" in weights
+    from mmtokmerge.models.backbones import VisionTransformer
+
     model = VisionTransformer(
         arch=arch,
         img_size=img_size,

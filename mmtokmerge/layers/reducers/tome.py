@@ -8,12 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from mmtokmerge.errors import InputError, InputTypeError
+from mmtokmerge.layers.reducers.base import Reducer
 from mmtokmerge.merging import TokenAssignment, bipartite_matching
-from mmtokmerge.models.reducers.base import Reducer
-from mmtokmerge.registry import MODELS
 
 
-@MODELS.register_module()
 class ToMe(Reducer):
     """Merges a fixed number of tokens in each of its layers (Bolya et al. 2023; ALGM, table 1).
 
@@ -43,10 +41,10 @@ class ToMe(Reducer):
         self.num_merged = num_merged
 
     def match(
-        self, feature: Tensor, given: TokenAssignment | None, hw: tuple[int, int]
+        self, feature: Tensor, assignment: TokenAssignment | None, hw: tuple[int, int]
     ) -> TokenAssignment:
         """See :func:`mmtokmerge.merging.bipartite_matching`, by count."""
-        if given is not None and given.padded:
+        if assignment is not None and assignment.padded:
             raise InputError(
                 "ToMe merges the same number of tokens of every image, but a reducer before it "
                 "left the images of this batch with different numbers: use batches of 1"

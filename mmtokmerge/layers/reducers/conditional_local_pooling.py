@@ -6,13 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
+from mmtokmerge.layers.reducers.base import ThresholdReducer
 from mmtokmerge.merging import TokenAssignment, local_pooling
 from mmtokmerge.merging.local_pooling import check_window
-from mmtokmerge.models.reducers.base import ThresholdReducer
-from mmtokmerge.registry import MODELS
 
 
-@MODELS.register_module()
 class ConditionalLocalPooling(ThresholdReducer):
     """Merges the windows of the grid whose tokens are similar (ALGM, section 3.3, CLAP).
 
@@ -26,7 +24,7 @@ class ConditionalLocalPooling(ThresholdReducer):
         self.window = check_window(window)
 
     def match(
-        self, feature: Tensor, given: TokenAssignment | None, hw: tuple[int, int]
+        self, feature: Tensor, assignment: TokenAssignment | None, hw: tuple[int, int]
     ) -> TokenAssignment:
         """See :func:`mmtokmerge.merging.local_pooling`."""
         return local_pooling(
@@ -34,7 +32,7 @@ class ConditionalLocalPooling(ThresholdReducer):
             hw,
             window=self.window,
             threshold=self.threshold,
-            given=given,
+            given=assignment,
             share_count=self.shares_count,
         )
 

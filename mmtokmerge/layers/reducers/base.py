@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmtokmerge.checks import boolean, number_in, one_of
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.merging import TokenAssignment
 
-POSITIONS = ("between", "after")
+BETWEEN, AFTER = "between", "after"
+POSITIONS = (BETWEEN, AFTER)
 FEATURES = ("X", "K", "Q", "V")
 OPERATIONS = ("mean", "random")
 COUNTS = ("batch", "image")
@@ -52,9 +54,8 @@ class Reducer(nn.Module):
             ("feature", feature, FEATURES),
             ("operation", operation, OPERATIONS),
         ):
-            _check_word(name, value, allowed)
-        if not isinstance(reduce, bool):
-            raise InputTypeError(f"reduce must be True or False, got {reduce!r}")
+            one_of(name, value, allowed)
+        boolean("reduce", reduce)
         self.position = position
         self.feature = feature
         self.operation = operation
@@ -62,13 +63,13 @@ class Reducer(nn.Module):
 
     @abstractmethod
     def match(
-        self, feature: Tensor, given: TokenAssignment | None, hw: tuple[int, int]
+        self, feature: Tensor, assignment: TokenAssignment | None, hw: tuple[int, int]
     ) -> TokenAssignment:
         """Which rows stand together.
 
         Args:
-            feature: ``(B, M, D)`` what is compared, one row for each group of ``given``.
-            given: From the N patches to the M rows; None where nothing stands together yet.
+            feature: ``(B, M, D)`` what is compared, one row for each group of ``assignment``.
+            assignment: From the N patches to the M rows; None where nothing has merged yet.
             hw: The grid of the patches.
 
         Returns:
@@ -79,26 +80,27 @@ class Reducer(nn.Module):
         self,
         tokens: Tensor,
         feature: Tensor,
-        given: TokenAssignment | None,
+        assignment: TokenAssignment | None,
         hw: tuple[int, int],
-    ) -> tuple[Tensor, TokenAssignment | None]:
+    ) -> tuple[Tensor, TokenAssignment | None, TokenAssignment]:
         """Merge tokens.
 
         Args:
             tokens: ``(B, M, C)``, the class token not among them.
             feature: ``(B, M, D)`` what is compared.
-            given: From the N patches to the M rows; None where nothing stands together yet.
+            assignment: From the N patches to the M rows; None where nothing has merged yet.
             hw: The grid of the patches.
 
         Returns:
-            The tokens ``(B, M', C)``, and what stands together now, from the N patches to M' rows.
+            The tokens ``(B, M', C)``; the assignment of the N patches to the M' rows; and the step
+            that this reducer made, an assignment of the M rows.
         """
-        step = self.match(feature, given, hw)
-        held = None if given is None else given.sizes.expand(len(tokens), -1)
-        rows = (step.pick if self.operation == "random" else step.merge)(tokens, held)
+        step = self.match(feature, assignment, hw)
+        sizes = None if assignment is None else assignment.sizes.expand(len(tokens), -1)
+        rows = (step.pick if self.operation == "random" else step.merge)(tokens, sizes)
         if not self.reduce:
-            return step.unmerge(rows), given
-        return rows, step if given is None else given.compose(step)
+            return step.unmerge(rows), assignment, step
+        return rows, step if assignment is None else assignment.compose(step), step
 
     def extra_repr(self) -> str:
         return f"layer={self.layers}, position={self.position!r}, feature={self.feature!r}"
@@ -124,12 +126,11 @@ class ThresholdReducer(Reducer):
         self, threshold: float | str = "auto", count: str = "batch", **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        is_number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
-        if not is_number and threshold != "auto":
+        if isinstance(threshold, str) and threshold != "auto":
             raise InputTypeError(f"threshold must be a number or 'auto', got {threshold!r}")
-        if is_number and math.isnan(float(threshold)):
-            raise InputError("threshold must be a number or 'auto', got nan")
-        _check_word("count", count, COUNTS)
+        if threshold != "auto":
+            number_in("threshold", threshold, -1, 1)
+        one_of("count", count, COUNTS)
         self.auto = threshold == "auto"
         self.count = count
         self._known = not self.auto
@@ -194,10 +195,3 @@ def _read_layers(layer: int | Sequence[int]) -> tuple[int, ...]:
     if len(set(layers)) < len(layers):
         raise InputError(f"layer names a layer twice: {layer!r}")
     return tuple(layers)
-
-
-def _check_word(name: str, value: Any, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise InputError(
-            f"{name}={value!r} is unknown, allowed are {', '.join(map(repr, allowed))}"
-        )

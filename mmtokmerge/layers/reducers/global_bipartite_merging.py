@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mmtokmerge.layers.reducers.base import ThresholdReducer
 from mmtokmerge.merging import TokenAssignment, bipartite_matching
-from mmtokmerge.models.reducers.base import ThresholdReducer
-from mmtokmerge.registry import MODELS
 
 
-@MODELS.register_module()
 class GlobalBipartiteMerging(ThresholdReducer):
     """Merges similar tokens of the whole image (ALGM, section 3.3, GBM).
 
@@ -17,13 +15,13 @@ class GlobalBipartiteMerging(ThresholdReducer):
     """
 
     def match(
-        self, feature: Tensor, given: TokenAssignment | None, hw: tuple[int, int]
+        self, feature: Tensor, assignment: TokenAssignment | None, hw: tuple[int, int]
     ) -> TokenAssignment:
         """See :func:`mmtokmerge.merging.bipartite_matching`, by threshold."""
-        padded = given is not None and given.padded
+        padded = assignment is not None and assignment.padded
         return bipartite_matching(
             feature,
             threshold=self.threshold,
-            sizes=given.sizes.expand(len(feature), -1) if padded else None,  # type: ignore[union-attr]
+            sizes=assignment.sizes.expand(len(feature), -1) if padded else None,  # type: ignore[union-attr]
             share_count=self.shares_count,
         )

@@ -1,0 +1,69 @@
+"""When a module's weights may be read, and its output's memory reused: a module is called unless.
+
+Other people wrap, hook, prune, quantize, freeze and checkpoint modules. Each of these changes the
+module's class, gives it hooks or another ``forward``; a module without any of them does what its
+class says, so a faster kernel may do it in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+from mmtokmerge.kernels.linear import is_recorded, linear
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+_GLOBAL_HOOKS = tuple(
+    name for name in (f"_global{each}" for each in _HOOKS) if hasattr(torch_module, name)
+)
+
+
+def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Whether a module is exactly one of ``kinds``: no hook, no subclass, no other ``forward``."""
+    return (
+        type(module) in kinds
+        and "forward" not in module.__dict__
+        and not has_hooks(module)
+        and not has_global_hooks()
+    )
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something is called before or after the module, forward or backward."""
+    found: dict[str, Any] = module.__dict__
+    return any(found.get(name) for name in _HOOKS)
+
+
+def has_global_hooks() -> bool:
+    """Whether something is called around every module of the process."""
+    return any(getattr(torch_module, name) for name in _GLOBAL_HOOKS)
+
+
+def call_linear(module: nn.Module, x: Tensor) -> Tensor:
+    """``module(x)``, by the fastest exact kernel where it is a plain :class:`torch.nn.Linear`."""
+    if is_plain(module, nn.Linear):
+        return linear(x, module.weight, module.bias)
+    out: Tensor = module(x)
+    return out
+
+
+def reuses_memory(modules: Iterable[nn.Module]) -> bool:
+    """Whether what these modules return may be overwritten: nobody could have kept it.
+
+    That is eagerly, without gradients, and where no module has a hook.
+
+    Args:
+        modules: All modules that can have returned it, or a tensor that shares its memory.
+    """
+    if torch.is_grad_enabled() or is_recorded() or has_global_hooks():
+        return False
+    return not any(has_hooks(module) for module in modules)

@@ -1,0 +1,14 @@
+"""What merges the tokens of a plain ViT; a config lists them in ``reducers``."""
+
+from mmtokmerge.layers.reducers.base import Reducer, ThresholdReducer
+from mmtokmerge.layers.reducers.conditional_local_pooling import ConditionalLocalPooling
+from mmtokmerge.layers.reducers.global_bipartite_merging import GlobalBipartiteMerging
+from mmtokmerge.layers.reducers.tome import ToMe
+
+__all__ = [
+    "ConditionalLocalPooling",
+    "GlobalBipartiteMerging",
+    "Reducer",
+    "ThresholdReducer",
+    "ToMe",
+]

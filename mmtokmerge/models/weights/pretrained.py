@@ -1,0 +1,97 @@
+"""Backbones that begin with the weights of a file: ``init_cfg`` of type 'Pretrained'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mmengine.model import initialize
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+from mmtokmerge.errors import InputError, InputTypeError
+from mmtokmerge.models.weights.fit import fit_weights, is_threshold, say_notes, state_dict_of
+from mmtokmerge.models.weights.grids import Grid
+
+PRETRAINED = ("Pretrained", "PretrainedInit")
+Prepare = Callable[[dict[str, Tensor], Grid | None], None]
+InitConfig = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+
+
+def initialise(
+    backbone: nn.Module,
+    init_cfg: InitConfig,
+    from_scratch: Callable[[], None],
+    prepare: Prepare | None = None,
+) -> None:
+    """Give a backbone its first weights.
+
+    Args:
+        backbone: What is initialised.
+        init_cfg: mmengine's, a dict or a list of dicts; None initialises from scratch.
+        from_scratch: Does that.
+        prepare: Changes a published checkpoint's weights, in place, for this backbone.
+
+    Raises:
+        InputTypeError: ``init_cfg`` is neither a dict nor a list of dicts.
+        InputError: A pretrained checkpoint cannot be read or does not fit.
+    """
+    if init_cfg is None or (isinstance(init_cfg, (list, tuple)) and not init_cfg):
+        from_scratch()
+        return
+    configs = [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg
+    if not isinstance(configs, (list, tuple)) or not all(isinstance(c, Mapping) for c in configs):
+        raise InputTypeError(f"init_cfg must be a dict or a list of dicts, got {init_cfg!r}")
+    others = [dict(config) for config in configs if config.get("type") not in PRETRAINED]
+    if others:
+        initialize(backbone, others)
+    for config in configs:
+        if config.get("type") in PRETRAINED:
+            load_pretrained(backbone, config, prepare)
+
+
+def load_pretrained(
+    backbone: nn.Module,
+    config: Mapping[str, Any],
+    prepare: Prepare | None = None,
+) -> None:
+    """Load what a config of type 'Pretrained' names; see :func:`initialise`."""
+    path = config.get("checkpoint")
+    if not isinstance(path, str) or not path:
+        raise InputError(f"init_cfg.checkpoint must be a path or a URL, got {path!r}")
+    content = CheckpointLoader.load_checkpoint(path, map_location="cpu")
+    weights: Any = content
+    prefix = config.get("prefix")
+    if prefix:
+        weights = state_dict_of(content, path)
+        prefix = prefix if prefix.endswith(".") else f"{prefix}."
+        weights = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        if not weights:
+            raise InputError(f"init_cfg.prefix={prefix!r}: no key of {path} begins with it.")
+    fitted = fit_weights(backbone, weights, path, may_lack=is_threshold, prepare=prepare)
+    say_notes(fitted)
+    backbone.load_state_dict(fitted.weights, strict=False)
+
+
+def read_thresholds(path: str, names: Sequence[str]) -> dict[str, float]:
+    """The thresholds that ``tools/calibrate_threshold.py`` wrote into a checkpoint.
+
+    Args:
+        path: The checkpoint.
+        names: The ends of their keys, such as 'reducers.0.tau'.
+
+    Raises:
+        InputError: It holds none, or lacks one of them.
+    """
+    content = CheckpointLoader.load_checkpoint(path, map_location="cpu")
+    weights = state_dict_of(content, path)
+    found: dict[str, float] = {}
+    for name in names:
+        values = [value for key, value in weights.items() if key.endswith(name)]
+        if not values or bool(values[0].isnan()):
+            raise InputError(
+                f"calibration={path!r} holds no {name}: it must be a checkpoint that "
+                "tools/calibrate_threshold.py wrote for this config"
+            )
+        found[name] = float(values[0])
+    return found

@@ -13,7 +13,6 @@ import pytest
 
 from mmtokmerge.analysis.experiment import ResultStore
 from mmtokmerge.analysis.front_plot import front_figure
-from mmtokmerge.analysis.plain_vit import NUM_MERGED
 from mmtokmerge.analysis.thresholds import search as threshold_search
 from mmtokmerge.analysis.thresholds.report import (
     Row,
@@ -32,6 +31,7 @@ from mmtokmerge.analysis.thresholds.search import (
 from mmtokmerge.errors import InputError
 from mmtokmerge.measure.evaluate import Measurement, Setting
 from mmtokmerge.models.backbones import VisionTransformer
+from mmtokmerge.models.overrides import NUM_MERGED
 from mmtokmerge.reporting.tables import csv_text, markdown_table
 
 MIOU = {0.95: 41.0, 0.9: 42.0, 0.85: 40.5, 0.8: 39.0}

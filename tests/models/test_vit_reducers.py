@@ -229,7 +229,7 @@ def test_a_random_pick_is_one_of_the_group() -> None:
         for group in range(state.num_groups):
             members = x[image, state.groups[image] == group]
             assert (members == rows[image, group]).all(1).any()
-    other, _ = model.reducers[0](x, x, None, (7, 5))
+    other, _, _ = model.reducers[0](x, x, None, (7, 5))
     assert not torch.equal(rows, other)
 
 

@@ -10,7 +10,7 @@ from mmseg.models.decode_heads import SegformerHead as StockSegformerHead
 from torch import Tensor, nn
 
 from mmtokmerge.errors import InputError
-from mmtokmerge.models.heads.fusion import fuse_scales
+from mmtokmerge.models.heads.fusion import fuse
 from mmtokmerge.registry import MODELS
 
 PROJECTIONS = ("conv", "linear")
@@ -54,16 +54,4 @@ class SegformerHead(StockSegformerHead):
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Map four maps ``(B, C_i, h_i, w_i)`` to logits ``(B, num_classes, h_0, w_0)``."""
         maps = [conv(x) for conv, x in zip(self.convs, self._transform_inputs(inputs))]
-        fusion = self.fusion_conv
-        out = fuse_scales(
-            maps,
-            fusion.conv.weight,
-            fusion.conv.bias,
-            mode=self.interpolate_mode,
-            align_corners=self.align_corners,
-        )
-        if fusion.with_norm:
-            out = fusion.norm(out)
-        if fusion.with_activation:
-            out = fusion.activate(out)
-        return self.cls_seg(out)
+        return self.cls_seg(fuse(self.fusion_conv, maps, self.interpolate_mode, self.align_corners))

@@ -10,7 +10,7 @@ from mmpose.models.heads import HeatmapHead
 from torch import Tensor, nn
 
 from mmtokmerge.errors import InputError
-from mmtokmerge.models.heads.fusion import fuse_scales
+from mmtokmerge.models.heads.fusion import fuse
 from mmtokmerge.registry import MODELS
 
 
@@ -86,11 +86,8 @@ class SegformerPoseHead(HeatmapHead):
                 f"{len(self.convs)}"
             )
         maps = [conv(x) for conv, x in zip(self.convs, feats)]
-        fusion = self.fusion_conv
-        fused = fuse_scales(
-            maps, fusion.conv.weight, fusion.conv.bias, align_corners=self.align_corners
-        )
-        heatmaps = self.final_layer(fusion.activate(fusion.norm(fused)))
+        fused = fuse(self.fusion_conv, maps, align_corners=self.align_corners)
+        heatmaps = self.final_layer(fused)
         return heatmaps.float()  # mmpose's decoding and accuracy take no bfloat16
 
     def loss(

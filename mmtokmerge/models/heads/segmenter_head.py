@@ -15,6 +15,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
 from mmtokmerge.errors import InputError
+from mmtokmerge.kernels.plain import is_plain
 from mmtokmerge.layers import TokenFeatures, ViTLayer
 from mmtokmerge.models.heads.token_inputs import key_bias, read_level
 from mmtokmerge.registry import MODELS
@@ -155,11 +156,12 @@ class SegmenterLinearHead(BaseDecodeHead):
     def forward(self, inputs: Any) -> Tensor:
         """Map one level of ``inputs`` to logits ``(B, out_channels, h, w)``."""
         features = read_level(inputs, self.in_index, self.in_channels)
-        logits = F.linear(
-            drop_channels(features.tokens, self.dropout),
-            self.conv_seg.weight.flatten(1),
-            self.conv_seg.bias,
-        )
+        tokens = drop_channels(features.tokens, self.dropout)
+        conv = self.conv_seg
+        if is_plain(conv, nn.Conv2d):
+            logits = F.linear(tokens, conv.weight.flatten(1), conv.bias)
+        else:
+            logits = conv(tokens.transpose(1, 2)[..., None])[..., 0].transpose(1, 2)
         return features.to_map(logits)  # from (B, M, out_channels)
 
 

@@ -15,7 +15,7 @@ from statistics import median
 
 import torch
 
-from mmtokmerge.benchmark.candidates import build_contestants
+from mmtokmerge.benchmark.candidates import build_candidates
 from mmtokmerge.benchmark.options import Settings
 from mmtokmerge.benchmark.steps import make_step, random_images
 from mmtokmerge.commands.main import guard
@@ -38,21 +38,21 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     settings = Settings(shapes=(tuple(args.shape),))
     configs = [(args.config, load_config(args.config))]
-    contestant = build_contestants(configs, (), settings)[0]
-    sharing, backbone = contestant.sharing, contestant.model.backbone
+    candidate = build_candidates(configs, (), settings)[0]
+    sharing, backbone = candidate.sharing, candidate.model.backbone
     if sharing is None:
         raise InputError(f"{args.config} has no backbone.sharing.")
-    images = random_images(contestant, settings, settings.shapes[0], 1)
+    images = random_images(candidate, settings, settings.shapes[0], 1)
     tokens, hw = backbone.patch_embed(images)
     position = backbone.positions(backbone.pos_embed, hw)[:, 1:]
     state = sharing(images, hw, backbone.patch_size)
-    logits = torch.randn(1, state.num_groups, contestant.model.decode_head.num_classes)
+    logits = torch.randn(1, state.num_groups, candidate.model.decode_head.num_classes)
     parts = {
         "policy and assignment": lambda: sharing(images, hw, backbone.patch_size),
         "policy": lambda: policy(sharing, images, hw, backbone.patch_size),
         "shared tokens": lambda: backbone._share(images, tokens, position, state, hw),
         "unsharing": lambda: state.unmerge(logits),
-        "network": make_step(contestant, settings, images),
+        "network": make_step(candidate, settings, images),
     }
     for step in parts.values():
         wall_timer(step)
@@ -70,9 +70,9 @@ def policy(
     sharing: torch.nn.Module, images: torch.Tensor, hw: tuple[int, int], patch_size: int
 ) -> torch.Tensor:
     """The policy alone."""
-    from mmtokmerge.models.policies import Scene
+    from mmtokmerge.models.policies import PolicyInput
 
-    return sharing.policy(Scene(images, hw, patch_size, sharing.normalisation))
+    return sharing.policy(PolicyInput(images, hw, patch_size, sharing.normalisation))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from mmengine.config import ConfigDict
 
 from mmtokmerge.benchmark.baselines import stock_model
 from mmtokmerge.benchmark.candidate_flops import forward_flops
-from mmtokmerge.benchmark.candidates import build_contestants
+from mmtokmerge.benchmark.candidates import build_candidates
 from mmtokmerge.benchmark.options import Settings, read_batch_size, read_shapes
 from mmtokmerge.benchmark.plot import save_plot
 from mmtokmerge.benchmark.report import csv_path, save_csv, save_json
@@ -39,8 +39,8 @@ def run_command(*words):
 
 
 @pytest.fixture(scope="module")
-def contestants():
-    return build_contestants([(path, load_config(path)) for path in CONFIGS], BASELINES, SMALL)
+def candidates():
+    return build_candidates([(path, load_config(path)) for path in CONFIGS], BASELINES, SMALL)
 
 
 class Clock:
@@ -98,9 +98,9 @@ def test_the_best_batch_stops_where_memory_does():
         best_batch(lambda batch: (_ for _ in ()).throw(RuntimeError("something else")), Clock(1.0))
 
 
-def test_a_run_times_all_models_and_counts_their_work(contestants):
+def test_a_run_times_all_models_and_counts_their_work(candidates):
     clock = Clock(*range(1, 100))
-    results = run(contestants, SMALL, timer=clock)
+    results = run(candidates, SMALL, timer=clock)
     assert [each.name for each in results] == [*BASELINES, "b0_demo_none", "b0_demo_hq"]
     # one warm-up for each model, then two rounds of four
     assert [each.samples for each in results] == [[5, 9], [6, 10], [7, 11], [8, 12]]
@@ -114,16 +114,16 @@ def test_a_run_times_all_models_and_counts_their_work(contestants):
         assert all(10 < each.peak_memory < 500 for each in results)
 
 
-def test_baselines_compute_the_same_with_the_same_weights(contestants):
-    images = random_images(contestants[0], SMALL, (64, 96), 2)
-    outputs = [make_step(each, SMALL, images)() for each in contestants]
+def test_baselines_compute_the_same_with_the_same_weights(candidates):
+    images = random_images(candidates[0], SMALL, (64, 96), 2)
+    outputs = [make_step(each, SMALL, images)() for each in candidates]
     for output in outputs[:2]:
         torch.testing.assert_close(output, outputs[2], rtol=1e-4, atol=1e-4)
     assert not torch.allclose(outputs[3], outputs[2], rtol=1e-3, atol=1e-3)
 
 
-def test_formula_and_counter_agree_on_an_unmerged_model(contestants):
-    ours = contestants[2]
+def test_formula_and_counter_agree_on_an_unmerged_model(candidates):
+    ours = candidates[2]
     for part in ("model", "encoder", "head"):
         by_formula, _ = forward_flops(ours, part, (64, 96))
         spec, ours.encoder = ours.encoder, None
@@ -132,8 +132,8 @@ def test_formula_and_counter_agree_on_an_unmerged_model(contestants):
         assert (counted, source) == (by_formula, "counted")
 
 
-def test_baselines_are_counted_as_they_run(contestants):
-    stock, fused, ours, _ = contestants
+def test_baselines_are_counted_as_they_run(candidates):
+    stock, fused, ours, _ = candidates
     counts = [forward_flops(each, "encoder", (64, 96)) for each in (stock, fused, ours)]
     assert counts[0] == counts[1] and counts[0][1] == "counted"
     # Stage 1 of 16 x 24 tokens has one head: ours projects its 2 x 3 values rather than the output.
@@ -141,23 +141,23 @@ def test_baselines_are_counted_as_they_run(contestants):
     assert counts[0][0] - counts[2][0] == spared
 
 
-def test_out_of_memory_leaves_one_model_out(contestants, monkeypatch):
+def test_out_of_memory_leaves_one_model_out(candidates, monkeypatch):
     def full(images, samples, mode):
         raise torch.cuda.OutOfMemoryError("full")
 
-    monkeypatch.setattr(contestants[0].model, "forward", full)
-    stock, _, _, hq = run(contestants, SMALL, timer=Clock(1.0))
+    monkeypatch.setattr(candidates[0].model, "forward", full)
+    stock, _, _, hq = run(candidates, SMALL, timer=Clock(1.0))
     assert (stock.note, stock.samples) == ("out of memory", [])
     assert list(hq.speedup) == ["stock fused"]
 
 
-def test_an_operation_that_fails_is_one_sentence(contestants, monkeypatch):
+def test_an_operation_that_fails_is_one_sentence(candidates, monkeypatch):
     def broken(images, samples, mode):
         raise RuntimeError("not implemented for 'Half'\nmore")
 
-    monkeypatch.setattr(contestants[0].model, "forward", broken)
+    monkeypatch.setattr(candidates[0].model, "forward", broken)
     with pytest.raises(InputError, match=r"^stock cannot run at 64 x 96 in fp32 on cpu: .*'Half'$"):
-        run(contestants, SMALL, timer=Clock(1.0))
+        run(candidates, SMALL, timer=Clock(1.0))
 
 
 def test_files_hold_machine_samples_and_ratios(tmp_path):
@@ -209,11 +209,11 @@ def test_the_machine_names_the_allocators_settings(monkeypatch):
 def test_a_training_step_changes_the_weights():
     settings = Settings(shapes=((64, 64),), train=True, dtype="bf16", runs=1, warmup=1)
     path = CONFIGS[1]
-    contestant = build_contestants([(path, load_config(path))], [], settings)[0]
-    before = [weight.detach().clone() for weight in contestant.model.parameters()]
-    result = run([contestant], settings, timer=Clock(250.0))[0]
+    candidate = build_candidates([(path, load_config(path))], [], settings)[0]
+    before = [weight.detach().clone() for weight in candidate.model.parameters()]
+    result = run([candidate], settings, timer=Clock(250.0))[0]
     assert result.samples == [250]
-    weights = list(contestant.model.parameters())
+    weights = list(candidate.model.parameters())
     assert all(weight.dtype is torch.float32 and weight.isfinite().all() for weight in weights)
     changed = [not torch.equal(old, new) for old, new in zip(before, weights)]
     assert all(changed)
@@ -335,11 +335,11 @@ def test_compiling_for_many_models_does_not_stop_in_silence():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_graph_computes_what_it_captured(contestants):
+def test_a_graph_computes_what_it_captured(candidates):
     settings = Settings(shapes=((64, 96),), device="cuda", cuda_graph=True)
-    images = random_images(contestants[0], settings, (64, 96), 1)
-    model = contestants[3].model.cuda()
-    replay = make_step(contestants[3], settings, images)
+    images = random_images(candidates[0], settings, (64, 96), 1)
+    model = candidates[3].model.cuda()
+    replay = make_step(candidates[3], settings, images)
     with torch.no_grad():
         torch.testing.assert_close(replay(), model(images, None, mode="tensor"))
     model.cpu()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmtokmerge.benchmark.candidates import build_contestants
+from mmtokmerge.benchmark.candidates import build_candidates
 from mmtokmerge.benchmark.limit import Limits, limit_by_shares, reference_of
 from mmtokmerge.benchmark.options import Settings
 from mmtokmerge.benchmark.run import run
@@ -30,7 +30,7 @@ class Clock:
         return self.now
 
 
-class Work(nn.Module):
+class EvalSpec(nn.Module):
     def __init__(self, clock, seconds):
         super().__init__()
         self.clock, self.seconds = clock, seconds
@@ -71,7 +71,7 @@ def test_what_was_reached_is_a_fraction():
 def test_parts_are_timed_inside_the_step(monkeypatch):
     clock = Clock()
     monkeypatch.setattr("mmtokmerge.measure.part_timing.time.perf_counter", clock)
-    slow, quick, rest = (Work(clock, seconds) for seconds in (0.6, 0.1, 0.2))
+    slow, quick, rest = (EvalSpec(clock, seconds) for seconds in (0.6, 0.1, 0.2))
 
     def step():
         for module in (quick, slow, rest, quick):
@@ -85,14 +85,14 @@ def test_parts_are_timed_inside_the_step(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def contestants():
+def candidates():
     names = ("none", "hq", "n2d", "downsample")
     paths = [str(ROOT / f"configs/segformerpp/b0_demo_{name}.py") for name in names]
     settings = Settings(shapes=((64, 96),))
-    return build_contestants([(path, load_config(path)) for path in paths], ["stock"], settings)
+    return build_candidates([(path, load_config(path)) for path in paths], ["stock"], settings)
 
 
-def test_a_run_says_what_each_model_reached(contestants):
+def test_a_run_says_what_each_model_reached(candidates):
     settings = Settings(shapes=((64, 96),), part="encoder", runs=2, warmup=1, limit=True)
     times = iter([0, 0, 0, 0, 0, *[20, 10, 8, 5, 4] * 2])
 
@@ -100,7 +100,7 @@ def test_a_run_says_what_each_model_reached(contestants):
         step()
         return float(next(times))
 
-    stock, none, hq, n2d, downsample = run(contestants, settings, timer=timer)
+    stock, none, hq, n2d, downsample = run(candidates, settings, timer=timer)
     assert stock.limits is None and none.limits is None
     assert hq.limits.reference == "b0_demo_none"
     assert hq.limits.speedup == pytest.approx(10 / 8)
@@ -111,14 +111,14 @@ def test_a_run_says_what_each_model_reached(contestants):
     assert downsample.limits.shares is None and downsample.limits.operations > 3
 
 
-def test_a_compiled_model_has_no_parts_to_time(contestants, monkeypatch):
+def test_a_compiled_model_has_no_parts_to_time(candidates, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda call, **_: call)
     settings = Settings(((64, 96),), part="encoder", runs=1, warmup=1, limit=True, compile=True)
-    hq = run(contestants, settings)[2]
+    hq = run(candidates, settings)[2]
     assert hq.limits.operations > 1 and hq.limits.shares is None
 
 
-def test_without_an_unmerged_model_there_is_no_limit(contestants):
-    assert reference_of(contestants).name == "b0_demo_none"
+def test_without_an_unmerged_model_there_is_no_limit(candidates):
+    assert reference_of(candidates).name == "b0_demo_none"
     with pytest.raises(InputError, match="every config merges: add one with merging='none'"):
-        reference_of([each for each in contestants if each.name != "b0_demo_none"])
+        reference_of([each for each in candidates if each.name != "b0_demo_none"])

@@ -11,7 +11,7 @@ import torch
 from mmengine.config import ConfigDict
 
 from mmtokmerge.benchmark.candidate_flops import forward_flops, stage_costs
-from mmtokmerge.benchmark.candidates import build_contestants
+from mmtokmerge.benchmark.candidates import build_candidates
 from mmtokmerge.benchmark.options import Settings
 from mmtokmerge.benchmark.peers.models import peer_models, read_peers
 from mmtokmerge.benchmark.steps import make_step, random_images
@@ -29,10 +29,10 @@ needs_tomesd = pytest.mark.skipif(not find_spec("tomesd"), reason="tomesd is not
 
 def build(peers, **changes):
     settings = Settings(shapes=(SHAPE,), part="encoder", **changes)
-    contestants = build_contestants(
+    candidates = build_candidates(
         [(path, load_config(path)) for path in CONFIGS], [], settings, peers
     )
-    return {each.name: each for each in contestants}
+    return {each.name: each for each in candidates}
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def tomesd():
     return build(["tomesd"])
 
 
-def features(contestant, settings=SETTINGS):
-    return make_step(contestant, settings, random_images(contestant, settings, SHAPE, 2))()
+def features(candidate, settings=SETTINGS):
+    return make_step(candidate, settings, random_images(candidate, settings, SHAPE, 2))()
 
 
 def test_hugging_face_computes_what_ours_does(by_name):

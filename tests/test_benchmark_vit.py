@@ -14,7 +14,7 @@ from tracing import ended, follow
 
 from mmtokmerge.benchmark.baselines import stock_model
 from mmtokmerge.benchmark.candidate_flops import forward_flops
-from mmtokmerge.benchmark.candidates import build_contestants
+from mmtokmerge.benchmark.candidates import build_candidates
 from mmtokmerge.benchmark.images import find_images, load_image
 from mmtokmerge.benchmark.options import Settings
 from mmtokmerge.benchmark.over_images import run_over_images
@@ -66,7 +66,7 @@ def images(tmp_path_factory):
 
 def build(paths, settings, baselines=BASELINES, **changes):
     configs = [(path, load_config(path)) for path in paths]
-    return build_contestants(configs, baselines, settings, **changes)
+    return build_candidates(configs, baselines, settings, **changes)
 
 
 def run_command(*words):
@@ -79,15 +79,15 @@ def test_baselines_compute_what_ours_does(paths, head):
     cfg = load_config(paths[0])
     cfg.model.decode_head = dict(HEADS[head], align_corners=False)
     cfg.model.backbone.out_type = "tokens"
-    contestants = build_contestants([(paths[0], cfg)], BASELINES, settings)
-    types = [type(each.model.backbone).__module__.split(".")[0] for each in contestants]
+    candidates = build_candidates([(paths[0], cfg)], BASELINES, settings)
+    types = [type(each.model.backbone).__module__.split(".")[0] for each in candidates]
     assert types == ["mmseg", "mmtokmerge", "mmtokmerge"]
-    assert type(contestants[0].model.decode_head).__module__.startswith("mmseg.")
-    inputs = random_images(contestants[0], settings, SHAPE, 2)
-    stock, fused, ours = (make_step(each, settings, inputs)() for each in contestants)
+    assert type(candidates[0].model.decode_head).__module__.startswith("mmseg.")
+    inputs = random_images(candidates[0], settings, SHAPE, 2)
+    stock, fused, ours = (make_step(each, settings, inputs)() for each in candidates)
     torch.testing.assert_close(stock, ours, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(fused, ours, rtol=1e-4, atol=1e-4)
-    counts = {forward_flops(each, "model", SHAPE) for each in contestants}
+    counts = {forward_flops(each, "model", SHAPE) for each in candidates}
     assert len(counts) == 1
 
 
@@ -132,8 +132,8 @@ def test_a_fraction_out_of_reach_is_one_sentence(paths):
 
 def test_a_run_on_noise_counts_what_is_kept(paths):
     settings = Settings(shapes=(SHAPE,), kept=(0.6, 0.4), runs=2, warmup=1, limit=True)
-    contestants = build(paths, settings)
-    stock, _, none, algm, tome = run(contestants, settings)
+    candidates = build(paths, settings)
+    stock, _, none, algm, tome = run(candidates, settings)
     assert algm.kept["patches"] == 99
     assert algm.kept["CLAP 1"] == pytest.approx(0.6 * 99, abs=2)
     assert algm.kept["GBM 2"] == pytest.approx(0.4 * 99, abs=1)
@@ -190,7 +190,7 @@ def test_the_validation_set_gives_images(paths):
 
 def test_each_image_is_timed_in_copies_and_the_mean_counts(paths, images):
     settings = Settings(shapes=(SHAPE,), batch_size=4, kept=(0.6, 0.4), runs=1, warmup=1)
-    contestants = build(paths[:2], settings, ["stock"])
+    candidates = build(paths[:2], settings, ["stock"])
     found = find_images(str(images), "x.py", None)
     # warm-ups, then for each image stock, none, algm
     times = iter([0, 0, 0, 8, 4, 2, 0, 0, 0, 8, 4, 1, 0, 0, 0, 8, 4, 4])
@@ -199,7 +199,7 @@ def test_each_image_is_timed_in_copies_and_the_mean_counts(paths, images):
         step()
         return float(next(times))
 
-    stock, none, algm = run_over_images(contestants, settings, found, timer=timer)
+    stock, none, algm = run_over_images(candidates, settings, found, timer=timer)
     assert (stock.samples, none.samples, algm.samples) == ([8, 8, 8], [4, 4, 4], [2, 1, 4])
     assert algm.speedup["stock"] == pytest.approx((4 + 8 + 2) / 3)
     assert algm.images_per_second == pytest.approx((2000 + 4000 + 1000) / 3)

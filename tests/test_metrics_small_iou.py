@@ -19,7 +19,7 @@ def build(**settings):
     return METRICS.build({"type": "mmtokmerge.SmallClassIoUMetric", **settings})
 
 
-def scene(seed: int, labels: tuple[int, ...], predictions: tuple[int, ...]):
+def asked(seed: int, labels: tuple[int, ...], predictions: tuple[int, ...]):
     rng = np.random.default_rng(seed)
     return rng.choice(labels, (3, 9, 11)), rng.choice(predictions, (3, 9, 11))
 
@@ -50,7 +50,7 @@ def brute_force_iou(label: np.ndarray, prediction: np.ndarray) -> list[float]:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_equals_a_confusion_matrix(seed: int):
-    label, prediction = scene(seed, (0, 1, 2, 3, 4, 5, 255), (0, 1, 2, 3, 4, 5))
+    label, prediction = asked(seed, (0, 1, 2, 3, 4, 5, 255), (0, 1, 2, 3, 4, 5))
     metrics = evaluate(build(), label, prediction)
     iou = brute_force_iou(label, prediction)
     assert metrics["mIoU"] == pytest.approx(np.mean(iou) * 100, abs=0.006)
@@ -58,20 +58,20 @@ def test_equals_a_confusion_matrix(seed: int):
 
 
 def test_absent_class_is_left_out():
-    label, prediction = scene(0, (0, 1, 2), (0, 1, 2))
+    label, prediction = asked(0, (0, 1, 2), (0, 1, 2))
     metrics = evaluate(build(), label, prediction)
     iou = brute_force_iou(label, prediction)
     assert metrics["mIoU_small"] == pytest.approx(np.mean(iou[1:3]) * 100, abs=0.006)
 
 
 def test_no_small_class_at_all_is_nan_unless_told():
-    label, prediction = scene(0, (0, 5), (0, 5))
+    label, prediction = asked(0, (0, 5), (0, 5))
     assert np.isnan(evaluate(build(), label, prediction)["mIoU_small"])
     assert evaluate(build(nan_to_num=0), label, prediction)["mIoU_small"] == 0
 
 
 def test_the_rest_is_mmsegs():
-    label, prediction = scene(1, (0, 1, 2, 3, 255), (0, 1, 2, 3, 4))
+    label, prediction = asked(1, (0, 1, 2, 3, 255), (0, 1, 2, 3, 4))
     settings = {"iou_metrics": ["mIoU", "mDice"]}
     ours = evaluate(build(small_classes=["pole"], **settings), label, prediction)
     ours.pop("mIoU_small")

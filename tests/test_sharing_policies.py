@@ -26,7 +26,7 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.structures import SegDataSample
 
 from mmtokmerge.errors import InputError
-from mmtokmerge.models.policies import Normalisation, Policy, Scene
+from mmtokmerge.models.policies import Normalisation, Policy, PolicyInput
 from mmtokmerge.models.policies.oracle import uniformity
 from mmtokmerge.models.segmentors.label_maps import label_maps
 from mmtokmerge.registry import MODELS
@@ -90,10 +90,10 @@ def by_loops(labels: Tensor, cell: int, ignored: int = 255) -> Tensor:
     return torch.tensor(maps)
 
 
-def scene(images: Tensor, labels: Tensor | None = None, **kwargs: Any) -> Scene:
+def asked(images: Tensor, labels: Tensor | None = None, **kwargs: Any) -> PolicyInput:
     hw = (-(-images.shape[2] // PATCH), -(-images.shape[3] // PATCH))
     normalisation = kwargs.pop("normalisation", Normalisation())
-    return Scene(images, hw, PATCH, normalisation, labels)
+    return PolicyInput(images, hw, PATCH, normalisation, labels)
 
 
 def build(**config: Any) -> Policy:
@@ -122,7 +122,7 @@ def test_converted_is_as_normalised_from_pixels(one: dict[str, Any], other: dict
 
 
 def test_a_backbone_that_was_told_nothing_says_so() -> None:
-    unknown = scene(torch.zeros(1, 3, 32, 32), normalisation=None)
+    unknown = asked(torch.zeros(1, 3, 32, 32), normalisation=None)
     with pytest.raises(InputError, match="SharingEncoderDecoder"):
         unknown.normalised_as(Normalisation(), "NetworkPolicy")
 
@@ -151,27 +151,27 @@ def test_what_the_oracle_calls_a_single_class() -> None:
     labels[:, :, CELL : 2 * CELL] = 255
     labels[:, 0, 2 * CELL] = 255
     labels[:, :, 3 * CELL : 3 * CELL + CELL // 2] = 5
-    found = build(type="mmtokmerge.OraclePolicy")(scene(torch.zeros(1, 3, CELL, 4 * CELL), labels))
+    found = build(type="mmtokmerge.OraclePolicy")(asked(torch.zeros(1, 3, CELL, 4 * CELL), labels))
     torch.testing.assert_close(found, torch.tensor([[[1, 1, 255 / 256, 0.5]]]))
 
 
 def test_the_oracle_needs_labels() -> None:
     with pytest.raises(InputError, match="ground-truth labels"):
-        build(type="mmtokmerge.OraclePolicy")(scene(torch.zeros(1, 3, 32, 32)))
+        build(type="mmtokmerge.OraclePolicy")(asked(torch.zeros(1, 3, 32, 32)))
 
 
 def test_random_scores() -> None:
     images = torch.zeros(2, 3, 40, 33)
     seeded = build(type="mmtokmerge.RandomPolicy", seed=3)
-    first = seeded(scene(images))
+    first = seeded(asked(images))
     assert first.shape == (2, 3, 3)
     torch.rand(5)
-    assert torch.equal(first, seeded(scene(images + 1)))
+    assert torch.equal(first, seeded(asked(images + 1)))
     assert torch.equal(first[0], first[1])
-    assert not torch.equal(first, build(type="mmtokmerge.RandomPolicy", seed=4)(scene(images)))
-    assert not torch.equal(seeded.train()(scene(images)), seeded(scene(images)))
+    assert not torch.equal(first, build(type="mmtokmerge.RandomPolicy", seed=4)(asked(images)))
+    assert not torch.equal(seeded.train()(asked(images)), seeded(asked(images)))
     free = build(type="mmtokmerge.RandomPolicy")
-    assert not torch.equal(free(scene(images)), free(scene(images)))
+    assert not torch.equal(free(asked(images)), free(asked(images)))
 
 
 # Labels as the network sees the image
@@ -250,7 +250,7 @@ def test_segmentation_is_the_oracle_on_mmsegs_prediction(tmp_path: Path) -> None
     pixels = torch.randint(0, 256, (2, 3, 5, 7)).double().repeat_interleave(10, 2)
     pixels = pixels.repeat_interleave(10, 3)[:, :, :41]  # (2, 3, 41, 70)
     ours = Normalisation.of(MODELS.build(OURS))
-    found = policy(scene(ours.apply(pixels), normalisation=ours))
+    found = policy(asked(ours.apply(pixels), normalisation=ours))
 
     std, mean = (torch.tensor(THEIRS[key]).view(3, 1, 1).double() for key in ("std", "mean"))
     with torch.no_grad():
@@ -260,7 +260,7 @@ def test_segmentation_is_the_oracle_on_mmsegs_prediction(tmp_path: Path) -> None
     assert len(set(labels.flatten().tolist())) > 1 and 0 < (found < 1).float().mean() < 1
     torch.testing.assert_close(found, by_loops(labels, CELL))
     oracle = build(type="mmtokmerge.OraclePolicy")
-    assert torch.equal(found, oracle(scene(pixels, labels)))
+    assert torch.equal(found, oracle(asked(pixels, labels)))
 
 
 def test_training_only_heads_need_not_fit(tmp_path: Path) -> None:

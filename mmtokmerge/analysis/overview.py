@@ -12,12 +12,12 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
-from mmseg.registry import DATASETS
 from torch import nn
 
 from mmtokmerge.datasets.transforms.files import read_image
 from mmtokmerge.engine.loading import load_segmentor
 from mmtokmerge.errors import InputError
+from mmtokmerge.inference.predictor import classes_of, test_steps
 from mmtokmerge.models.overrides import without_merging
 from mmtokmerge.visualization.describe import name_of
 from mmtokmerge.visualization.differences import colour_labels
@@ -130,23 +130,10 @@ def predict_without_merging(
 def load_image(cfg: Config, path: str) -> dict:
     """One image as a test batch, prepared by the config's test pipeline without its labels."""
     init_default_scope(cfg.get("default_scope", "mmseg"))
-    steps = cfg.test_dataloader.dataset.pipeline
-    steps = [step for step in steps if not step["type"].endswith("Annotations")]
-    return pseudo_collate([Compose(steps)(dict(img_path=path))])
+    return pseudo_collate([Compose(test_steps(cfg))(dict(img_path=path))])
 
 
 @torch.no_grad()
 def predict(model: nn.Module, batch: dict) -> np.ndarray:
     """The predicted classes ``(H, W)`` of a batch of one image."""
     return model.test_step(copy.deepcopy(batch))[0].pred_sem_seg.data[0].cpu().numpy()
-
-
-def classes_of(cfg: Config) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
-    """Names and colours of the classes of the config's test set, whose files are not read."""
-    dataset = cfg.test_dataloader.dataset
-    meta = {**DATASETS.get(dataset.type).METAINFO, **dataset.get("metainfo", {})}
-    if "classes" not in meta or "palette" not in meta:
-        raise InputError(
-            f"The data set {dataset.type} of {cfg.filename} names no classes or colours."
-        )
-    return meta["classes"], meta["palette"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmtokmerge.benchmark.candidates import Contestant, EncoderSpec
+from mmtokmerge.benchmark.candidates import Candidate, EncoderSpec
 from mmtokmerge.benchmark.options import Shape
 from mmtokmerge.benchmark.steps import head_of, part_and_inputs
 from mmtokmerge.measure.flops import counting_flops
@@ -31,7 +31,7 @@ def stage_costs(spec: EncoderSpec, shape: Shape) -> list[StageCost]:
     )
 
 
-def forward_flops(contestant: Contestant, part: str, shape: Shape) -> tuple[int | None, str]:
+def forward_flops(candidate: Candidate, part: str, shape: Shape) -> tuple[int | None, str]:
     """FLOPs of one image, and how they were found.
 
     MiT++ goes by the closed formula, all else is counted by torch's ``FlopCounterMode`` on the meta
@@ -41,10 +41,10 @@ def forward_flops(contestant: Contestant, part: str, shape: Shape) -> tuple[int 
         The FLOPs, None where an operation of the model has no meta version, and 'formula',
         'counted', 'formula + counted' or the reason why there are none.
     """
-    model, spec = contestant.model, contestant.encoder
+    model, spec = candidate.model, candidate.encoder
     try:
-        if spec is None or contestant.is_baseline:
-            return _counted(contestant, part, shape), COUNTED
+        if spec is None or candidate.is_baseline:
+            return _counted(candidate, part, shape), COUNTED
         encoder = 2 * total_macs(stage_costs(spec, shape))
         if part == "encoder":
             return encoder, FORMULA
@@ -54,14 +54,14 @@ def forward_flops(contestant: Contestant, part: str, shape: Shape) -> tuple[int 
     return (rest, COUNTED) if part == "head" else (encoder + rest, f"{FORMULA} + {COUNTED}")
 
 
-def image_flops(contestant: Contestant, part: str, images: Tensor) -> tuple[int, str]:
+def image_flops(candidate: Candidate, part: str, images: Tensor) -> tuple[int, str]:
     """FLOPs of one image, counted on images ``(B, 3, H, W)``, for what merges by their content.
 
     Returns:
         The mean of the batch and how it was found.
     """
-    call, inputs = part_and_inputs(contestant.model, part, images)
-    with counting_flops(contestant.model) as counter, torch.no_grad():
+    call, inputs = part_and_inputs(candidate.model, part, images)
+    with counting_flops(candidate.model) as counter, torch.no_grad():
         call(inputs)
     return round(counter.get_total_flops() / len(images)), ON_IMAGES
 
@@ -86,9 +86,9 @@ def _features(model: nn.Module, spec: EncoderSpec, shape: Shape) -> list[torch.T
     ]
 
 
-def _counted(contestant: Contestant, part: str, shape: Shape) -> int:
-    model = contestant.model
-    images = torch.empty(1, contestant.in_channels, *shape, device="meta")
+def _counted(candidate: Candidate, part: str, shape: Shape) -> int:
+    model = candidate.model
+    images = torch.empty(1, candidate.in_channels, *shape, device="meta")
     encoder, features = _count(model.backbone, images)
     if part == "encoder":
         return encoder

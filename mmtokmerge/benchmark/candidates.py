@@ -44,7 +44,7 @@ class EncoderSpec:
 
 
 @dataclass
-class Contestant:
+class Candidate:
     """A model that takes part.
 
     Args:
@@ -81,13 +81,13 @@ class Contestant:
         return bool(self.reducers) or self.sharing is not None
 
 
-def build_contestants(
+def build_candidates(
     configs: Sequence[tuple[str, Config]],
     baselines: Sequence[str],
     settings: Settings,
     peers: Sequence[str] = (),
     checkpoint: str | None = None,
-) -> list[Contestant]:
+) -> list[Candidate]:
     """Build the baselines and peers of the first config, then every config, with its weights.
 
     Pretrained weights are not loaded unless a checkpoint is given: how long a step takes depends on
@@ -123,17 +123,17 @@ def build_contestants(
     if checkpoint is not None:
         _load(own, checkpoint)
     _share_weights(own[0].model, [*rivals, *own[1:]])
-    for contestant in (*rivals, *own):
-        check_policies(contestant.model)
-        contestant.model.to(settings.device)
+    for candidate in (*rivals, *own):
+        check_policies(candidate.model)
+        candidate.model.to(settings.device)
         if settings.train:
-            contestant.model.train()
+            candidate.model.train()
         else:
-            _convert(contestant, DTYPES[settings.dtype])
+            _convert(candidate, DTYPES[settings.dtype])
     return [*rivals, *own]
 
 
-def _build(name: str, cfg: Config, model_cfg: ConfigDict, settings: Settings) -> Contestant:
+def _build(name: str, cfg: Config, model_cfg: ConfigDict, settings: Settings) -> Candidate:
     scope = cfg.get("default_scope", "mmseg")
     import_scope(scope)
     torch.manual_seed(settings.seed)
@@ -143,7 +143,7 @@ def _build(name: str, cfg: Config, model_cfg: ConfigDict, settings: Settings) ->
     optim_wrapper = cfg.get("optim_wrapper", optimizer)
     spec = _encoder_spec(model.backbone)
     channels = model_cfg.backbone.get("in_channels", 3) if spec is None else spec.in_channels
-    return Contestant(name, False, model, scope, optim_wrapper, spec, channels)
+    return Candidate(name, False, model, scope, optim_wrapper, spec, channels)
 
 
 def _encoder_spec(backbone: Any) -> EncoderSpec | None:
@@ -155,29 +155,29 @@ def _encoder_spec(backbone: Any) -> EncoderSpec | None:
     return EncoderSpec(backbone.arch, tuple(backbone.merging), backbone.downsample, in_channels)
 
 
-def _load(own: Sequence[Contestant], path: str) -> None:
+def _load(own: Sequence[Candidate], path: str) -> None:
     """Give every config the checkpoint's weights, and its thresholds where the reducers fit."""
     check_checkpoint(path)
     content = CheckpointLoader.load_checkpoint(path, map_location="cpu")
     found = content.get("state_dict", content)
-    for contestant in own:
+    for candidate in own:
         weights = _without_reducers(found)
-        for key, value in contestant.model.state_dict().items():
+        for key, value in candidate.model.state_dict().items():
             if key.startswith(REDUCERS):
                 weights[key] = found.get(key, value)
-        fit_weights(contestant.model, weights, path)
-        contestant.model.load_state_dict(weights, strict=False)
+        fit_weights(candidate.model, weights, path)
+        candidate.model.load_state_dict(weights, strict=False)
 
 
-def _convert(contestant: Contestant, dtype: torch.dtype) -> None:
+def _convert(candidate: Candidate, dtype: torch.dtype) -> None:
     """Make a model ready for inference in a dtype; thresholds, which are compared, stay exact."""
-    exact = [(each, each.tau) for each in contestant.reducers if hasattr(each, "tau")]
-    contestant.model.eval().to(dtype)
+    exact = [(each, each.tau) for each in candidate.reducers if hasattr(each, "tau")]
+    candidate.model.eval().to(dtype)
     for reducer, tau in exact:
         reducer.tau = tau
 
 
-def _share_weights(first: nn.Module, others: Sequence[Contestant]) -> None:
+def _share_weights(first: nn.Module, others: Sequence[Candidate]) -> None:
     """Load the first model's weights into those of the same network."""
     weights = _without_reducers(first.state_dict())
     shapes = {key: value.shape for key, value in weights.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from mmtokmerge.benchmark.candidate_flops import stage_costs
-from mmtokmerge.benchmark.candidates import Contestant
+from mmtokmerge.benchmark.candidates import Candidate
 from mmtokmerge.benchmark.options import Settings, Shape
 from mmtokmerge.errors import InputError
 from mmtokmerge.layers import MultiheadAttention
@@ -42,24 +42,24 @@ class Limits:
         return None if limit is None else self.speedup / limit
 
 
-def reference_of(contestants: Sequence[Contestant]) -> Contestant:
+def reference_of(candidates: Sequence[Candidate]) -> Candidate:
     """Our own model that merges nothing.
 
     Raises:
         InputError: If there is none.
     """
-    for contestant in contestants:
-        spec = contestant.encoder
-        merges = contestant.reducers if spec is None else spec.merges
-        if not contestant.is_baseline and not merges:
-            return contestant
+    for candidate in candidates:
+        spec = candidate.encoder
+        merges = candidate.reducers if spec is None else spec.merges
+        if not candidate.is_baseline and not merges:
+            return candidate
     raise InputError(
         "--limit compares with our own encoder that merges nothing, but every config merges: add "
         "one with merging='none', or without reducers."
     )
 
 
-def same_network(one: Contestant, other: Contestant) -> bool:
+def same_network(one: Candidate, other: Candidate) -> bool:
     """Whether two models differ in nothing but merging, as far as the encoder goes."""
     if one.encoder is not None and other.encoder is not None:
         return one.encoder.arch == other.encoder.arch
@@ -67,7 +67,7 @@ def same_network(one: Contestant, other: Contestant) -> bool:
     return type(one.model.backbone) is type(other.model.backbone) and own == others
 
 
-def attention_shares(reference: Contestant, step: Step, settings: Settings) -> list[float]:
+def attention_shares(reference: Candidate, step: Step, settings: Settings) -> list[float]:
     """The share of a step that projections and attention of each stage of MiT++ take."""
     stages = {
         f"attention of stage {number}": _attentions(blocks)
@@ -92,8 +92,8 @@ def limit_by_shares(
 
 
 def shares_limits(
-    contestants: Sequence[Contestant],
-    reference: Contestant,
+    candidates: Sequence[Candidate],
+    reference: Candidate,
     shares: Sequence[float],
     shape: Shape,
 ) -> Mapping[str, float]:
@@ -103,7 +103,7 @@ def shares_limits(
     full = stage_costs(reference.encoder, shape)
     return {
         each.name: limit_by_shares(shares, full, stage_costs(each.encoder, shape))
-        for each in contestants
+        for each in candidates
         if each.encoder is not None and each.encoder.downsample == 1
     }
 

@@ -9,7 +9,7 @@ from statistics import fmean, median
 
 from torch import Tensor
 
-from mmtokmerge.benchmark.candidates import Contestant
+from mmtokmerge.benchmark.candidates import Candidate
 from mmtokmerge.benchmark.images import load_image
 from mmtokmerge.benchmark.options import Settings, Shape
 from mmtokmerge.benchmark.policy_cost import policy_cost
@@ -29,20 +29,20 @@ from mmtokmerge.measure.timing import Step, Timer, interleave
 
 
 def run_over_images(
-    contestants: Sequence[Contestant],
+    candidates: Sequence[Candidate],
     settings: Settings,
     paths: Sequence[Path],
     *,
     timer: Timer | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> list[Result]:
-    """Time every contestant on every image, in a batch of ``settings.batch_size`` copies of it.
+    """Time every candidate on every image, in a batch of ``settings.batch_size`` copies of it.
 
     Copies keep the same number of tokens, so that nothing is padded. The models take turns on each
     image; images a second, ratios, FLOPs and tokens are means over the images.
 
     Args:
-        contestants: From :func:`mmtokmerge.benchmark.candidates.build_contestants`.
+        candidates: From :func:`mmtokmerge.benchmark.candidates.build_candidates`.
         settings: What to measure.
         paths: The images.
         timer: Stands for the clock of the device.
@@ -55,12 +55,12 @@ def run_over_images(
     results: list[Result] = []
     with torch_settings(settings):
         for shape in settings.shapes:
-            results += _at_shape(contestants, settings, shape, paths, timer, advance)
+            results += _at_shape(candidates, settings, shape, paths, timer, advance)
     return results
 
 
 def _at_shape(
-    contestants: Sequence[Contestant],
+    candidates: Sequence[Candidate],
     settings: Settings,
     shape: Shape,
     paths: Sequence[Path],
@@ -68,18 +68,18 @@ def _at_shape(
     advance: Callable[[], None],
 ) -> list[Result]:
     single = [
-        _on_image(contestants, settings, shape, path, timer, advance, first=path is paths[0])
+        _on_image(candidates, settings, shape, path, timer, advance, first=path is paths[0])
         for path in paths
     ]
-    results = [_mean([each[index] for each in single]) for index in range(len(contestants))]
+    results = [_mean([each[index] for each in single]) for index in range(len(candidates))]
     compare(results)
     if settings.limit:
-        set_limits(results, contestants, settings, shape)
+        set_limits(results, candidates, settings, shape)
     return results
 
 
 def _on_image(
-    contestants: Sequence[Contestant],
+    candidates: Sequence[Candidate],
     settings: Settings,
     shape: Shape,
     path: Path,
@@ -88,29 +88,29 @@ def _on_image(
     first: bool,
 ) -> list[Result]:
     results, steps, inputs = [], {}, {}
-    for contestant in contestants:
-        image = load_image(path, shape, contestant.model)
+    for candidate in candidates:
+        image = load_image(path, shape, candidate.model)
         image = prepare_images(image, settings)
-        result = Result(shape, contestant.name, contestant.is_baseline, settings.batch_size)
+        result = Result(shape, candidate.name, candidate.is_baseline, settings.batch_size)
         results.append(result)
         with one_sentence(result, settings):
             inputs[result.name] = _copies(image, settings)
             steps[result.name] = _prepare(
-                result, contestant, settings, image, inputs[result.name], timer, first
+                result, candidate, settings, image, inputs[result.name], timer, first
             )
     samples = interleave(steps, settings.runs, timer, advance)
-    for result, contestant in zip(results, contestants):
+    for result, candidate in zip(results, candidates):
         result.samples = samples.get(result.name, [])
-        if contestant.reducers and result.samples:
-            result.merging_share = merging_share(contestant, settings, inputs[result.name])
-        if contestant.sharing is not None and result.samples:
-            result.policy = policy_cost(contestant, settings, inputs[result.name])
+        if candidate.reducers and result.samples:
+            result.merging_share = merging_share(candidate, settings, inputs[result.name])
+        if candidate.sharing is not None and result.samples:
+            result.policy = policy_cost(candidate, settings, inputs[result.name])
     return results
 
 
 def _prepare(
     result: Result,
-    contestant: Contestant,
+    candidate: Candidate,
     settings: Settings,
     image: Tensor,
     copies: Tensor,
@@ -118,11 +118,11 @@ def _prepare(
     first: bool,
 ) -> Step:
     """Set thresholds and counts; warm up, fully on the first image."""
-    set_thresholds(contestant, settings, image)
-    count(result, contestant, settings, image)
-    step = make_step(contestant, settings, copies)
+    set_thresholds(candidate, settings, image)
+    count(result, candidate, settings, image)
+    step = make_step(candidate, settings, copies)
     if first:
-        warm_up(result, contestant, step, settings, timer)
+        warm_up(result, candidate, step, settings, timer)
     else:
         timer(step)
     return step

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmtokmerge.benchmark.candidates import Contestant
+from mmtokmerge.benchmark.candidates import Candidate
 from mmtokmerge.benchmark.options import Settings
 from mmtokmerge.benchmark.steps import make_step
 from mmtokmerge.measure import memory
@@ -33,24 +33,24 @@ class PolicyCost:
     memory: float
 
 
-def policy_cost(contestant: Contestant, settings: Settings, images: Tensor) -> PolicyCost | None:
-    """Time, count and weigh the policy of a contestant; None for one without, and for a head.
+def policy_cost(candidate: Candidate, settings: Settings, images: Tensor) -> PolicyCost | None:
+    """Time, count and weigh the policy of a candidate; None for one without, and for a head.
 
     Args:
-        contestant: Whose step is timed.
+        candidate: Whose step is timed.
         settings: How.
         images: ``(B, 3, H, W)``.
     """
-    sharing = contestant.sharing
+    sharing = candidate.sharing
     if sharing is None or settings.part == "head":
         return None
-    backbone = contestant.model.backbone
+    backbone = candidate.model.backbone
     hw = tuple(-(-side // backbone.patch_size) for side in images.shape[2:])
-    with counting_flops(contestant.model) as counter, torch.no_grad():
+    with counting_flops(candidate.model) as counter, torch.no_grad():
         sharing(images, hw, backbone.patch_size)
     share = None
     if not (settings.compile or settings.cuda_graph):
-        step = make_step(contestant, settings, images)
+        step = make_step(candidate, settings, images)
         runs = min(settings.runs, SHARE_RUNS)
         share = part_shares(step, {POLICY: [sharing.policy]}, settings.device, runs)[POLICY]
     flops = round(counter.get_total_flops() / len(images))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmtokmerge.benchmark.candidates import Contestant
+from mmtokmerge.benchmark.candidates import Candidate
 from mmtokmerge.benchmark.options import Settings
 from mmtokmerge.benchmark.steps import make_step
 from mmtokmerge.measure.part_timing import part_shares
@@ -17,13 +17,13 @@ SHARE_RUNS = 10
 MERGING = "merging"
 
 
-def merging_share(contestant: Contestant, settings: Settings, images: Tensor) -> float | None:
+def merging_share(candidate: Candidate, settings: Settings, images: Tensor) -> float | None:
     """Share of a step that matching and merging take; None where it has no parts to time."""
     if settings.compile or settings.cuda_graph or settings.part == "head":
         return None
-    step = make_step(contestant, settings, images)
+    step = make_step(candidate, settings, images)
     runs = min(settings.runs, SHARE_RUNS)
-    return part_shares(step, {MERGING: contestant.reducers}, settings.device, runs)[MERGING]
+    return part_shares(step, {MERGING: candidate.reducers}, settings.device, runs)[MERGING]
 
 
 @torch.no_grad()

@@ -14,11 +14,11 @@ from mmtokmerge.measure.timing import Summary, summarise
 
 @dataclass
 class Result:
-    """One contestant at one shape; None where it did not run or a value could not be had.
+    """One candidate at one shape; None where it did not run or a value could not be had.
 
     Args:
         shape: Image ``(H, W)`` in pixels.
-        name: Of the contestant.
+        name: Of the candidate.
         is_baseline: Whether others are compared with it.
         batch_size: Images of a step.
         samples: Milliseconds of each step, in the order of the rounds; with ``images`` the median

@@ -1,4 +1,4 @@
-"""One benchmark from contestants to results."""
+"""One benchmark from candidates to results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmtokmerge.benchmark.candidate_flops import forward_flops, image_flops, stage_costs
-from mmtokmerge.benchmark.candidates import Contestant
+from mmtokmerge.benchmark.candidates import Candidate
 from mmtokmerge.benchmark.limit import (
     Limits,
     attention_shares,
@@ -41,16 +41,16 @@ COMPILATIONS = 10_000
 
 
 def run(
-    contestants: Sequence[Contestant],
+    candidates: Sequence[Candidate],
     settings: Settings,
     *,
     timer: Timer | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> list[Result]:
-    """Time every contestant at every shape, on noise.
+    """Time every candidate at every shape, on noise.
 
     Args:
-        contestants: From :func:`mmtokmerge.benchmark.candidates.build_contestants`.
+        candidates: From :func:`mmtokmerge.benchmark.candidates.build_candidates`.
         settings: What to measure.
         timer: Stands for the clock of the device.
         advance: Called after each timed step.
@@ -62,7 +62,7 @@ def run(
     results: list[Result] = []
     with torch_settings(settings):
         for shape in settings.shapes:
-            results += _at_shape(contestants, settings, shape, timer, advance)
+            results += _at_shape(candidates, settings, shape, timer, advance)
     return results
 
 
@@ -72,7 +72,7 @@ def device_timer(settings: Settings) -> Timer:
 
 
 def _at_shape(
-    contestants: Sequence[Contestant],
+    candidates: Sequence[Candidate],
     settings: Settings,
     shape: Shape,
     timer: Timer,
@@ -81,42 +81,42 @@ def _at_shape(
     results, steps = [], {}
     if settings.compile:
         torch.compiler.reset()  # what was compiled for another shape only has to be passed by
-    for contestant in contestants:
-        result = Result(shape, contestant.name, contestant.is_baseline)
+    for candidate in candidates:
+        result = Result(shape, candidate.name, candidate.is_baseline)
         results.append(result)
-        step = _warm_up(result, contestant, settings, timer)
+        step = _warm_up(result, candidate, settings, timer)
         if step is not None:
-            steps[contestant.name] = step
+            steps[candidate.name] = step
     samples = interleave(steps, settings.runs, timer, advance)
-    for result, contestant in zip(results, contestants):
+    for result, candidate in zip(results, candidates):
         result.samples = samples.get(result.name, [])
-        if contestant.reducers and result.samples and not settings.train:
-            images = random_images(contestant, settings, shape, result.batch_size or 1)
-            result.merging_share = merging_share(contestant, settings, images)
-        if contestant.sharing is not None and result.samples:
-            images = random_images(contestant, settings, shape, result.batch_size or 1)
-            result.policy = policy_cost(contestant, settings, images)
+        if candidate.reducers and result.samples and not settings.train:
+            images = random_images(candidate, settings, shape, result.batch_size or 1)
+            result.merging_share = merging_share(candidate, settings, images)
+        if candidate.sharing is not None and result.samples:
+            images = random_images(candidate, settings, shape, result.batch_size or 1)
+            result.policy = policy_cost(candidate, settings, images)
     compare(results)
     if settings.limit:
-        set_limits(results, contestants, settings, shape)
+        set_limits(results, candidates, settings, shape)
     return results
 
 
 def set_limits(
     results: Sequence[Result],
-    contestants: Sequence[Contestant],
+    candidates: Sequence[Candidate],
     settings: Settings,
     shape: Shape,
 ) -> None:
     """Set what each of our models reached of the limit over our own unmerged one."""
-    reference = reference_of(contestants)
+    reference = reference_of(candidates)
     base = next(each for each in results if each.name == reference.name)
     if not base.samples:
         return
-    by_shares = _limits_by_shares(contestants, reference, settings, shape, base.batch_size or 1)
-    for result, contestant in zip(results, contestants):
-        known = contestant.is_baseline or contestant is reference or not result.samples
-        if known or not same_network(contestant, reference):
+    by_shares = _limits_by_shares(candidates, reference, settings, shape, base.batch_size or 1)
+    for result, candidate in zip(results, candidates):
+        known = candidate.is_baseline or candidate is reference or not result.samples
+        if known or not same_network(candidate, reference):
             continue
         fewer = base.flops / result.flops if base.flops and result.flops else None
         shares = by_shares.get(result.name)
@@ -124,8 +124,8 @@ def set_limits(
 
 
 def _limits_by_shares(
-    contestants: Sequence[Contestant],
-    reference: Contestant,
+    candidates: Sequence[Candidate],
+    reference: Candidate,
     settings: Settings,
     shape: Shape,
     batch: int,
@@ -135,38 +135,36 @@ def _limits_by_shares(
         return {}
     images = random_images(reference, settings, shape, batch)
     shares = attention_shares(reference, make_step(reference, settings, images), settings)
-    return dict(shares_limits(contestants, reference, shares, shape))
+    return dict(shares_limits(candidates, reference, shares, shape))
 
 
-def count(result: Result, contestant: Contestant, settings: Settings, images: Tensor) -> None:
+def count(result: Result, candidate: Candidate, settings: Settings, images: Tensor) -> None:
     """Set FLOPs and tokens of a result, for these images where they depend on them."""
-    if contestant.depends_on_images:
-        result.flops, result.flops_source = image_flops(contestant, settings.part, images)
-        result.kept = tokens_after_reducers(contestant.model.backbone, images)
+    if candidate.depends_on_images:
+        result.flops, result.flops_source = image_flops(candidate, settings.part, images)
+        result.kept = tokens_after_reducers(candidate.model.backbone, images)
     else:
-        flops = forward_flops(contestant, settings.part, result.shape)
+        flops = forward_flops(candidate, settings.part, result.shape)
         result.flops, result.flops_source = flops
-    if contestant.encoder is not None:
-        stages = stage_costs(contestant.encoder, result.shape)
+    if candidate.encoder is not None:
+        stages = stage_costs(candidate.encoder, result.shape)
         result.tokens = [(stage.grid, stage.queries, stage.keys) for stage in stages]
 
 
-def set_thresholds(contestant: Contestant, settings: Settings, images: Tensor) -> None:
+def set_thresholds(candidate: Candidate, settings: Settings, images: Tensor) -> None:
     """Make a plain ViT keep the fractions of these images that were asked for."""
-    if settings.kept and threshold_reducers(contestant.model.backbone):
-        keep_fractions(contestant.model.backbone, images, settings.kept)
+    if settings.kept and threshold_reducers(candidate.model.backbone):
+        keep_fractions(candidate.model.backbone, images, settings.kept)
 
 
-def _warm_up(
-    result: Result, contestant: Contestant, settings: Settings, timer: Timer
-) -> Step | None:
+def _warm_up(result: Result, candidate: Candidate, settings: Settings, timer: Timer) -> Step | None:
     """Find the batch size, count and warm up; None where memory does not suffice."""
     device = settings.device
 
     def make(batch: int) -> Step:
-        images = random_images(contestant, settings, result.shape, batch)
-        set_thresholds(contestant, settings, images)
-        return make_step(contestant, settings, images)
+        images = random_images(candidate, settings, result.shape, batch)
+        set_thresholds(candidate, settings, images)
+        return make_step(candidate, settings, images)
 
     def fits_twice(step: Step) -> bool:
         growth = memory.peak_growth(step, device)
@@ -175,14 +173,14 @@ def _warm_up(
     with one_sentence(result, settings):
         result.batch_size = settings.batch_size or best_batch(make, timer, fits_twice)
         step = make(result.batch_size)
-        images = random_images(contestant, settings, result.shape, result.batch_size)
-        count(result, contestant, settings, images)
-        warm_up(result, contestant, step, settings, timer)
+        images = random_images(candidate, settings, result.shape, result.batch_size)
+        count(result, candidate, settings, images)
+        warm_up(result, candidate, step, settings, timer)
     return None if result.note else step
 
 
 def warm_up(
-    result: Result, contestant: Contestant, step: Step, settings: Settings, timer: Timer
+    result: Result, candidate: Candidate, step: Step, settings: Settings, timer: Timer
 ) -> None:
     """Run a step and set its peak memory."""
     for _ in range(settings.warmup):
@@ -190,7 +188,7 @@ def warm_up(
     growth = memory.peak_growth(getattr(step, "launched", step), settings.device)
     if growth is not None:
         optimizer: Any = getattr(step, "optimizer", None)
-        result.peak_memory = growth + memory.held(contestant.model, optimizer)
+        result.peak_memory = growth + memory.held(candidate.model, optimizer)
 
 
 @contextmanager

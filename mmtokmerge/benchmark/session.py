@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.progress import Progress
 
-from mmtokmerge.benchmark.candidates import Contestant, build_contestants
+from mmtokmerge.benchmark.candidates import Candidate, build_candidates
 from mmtokmerge.benchmark.images import find_images
 from mmtokmerge.benchmark.limit import reference_of
 from mmtokmerge.benchmark.options import Settings, Shape, read_batch_size, read_shapes
@@ -64,22 +64,22 @@ def benchmark(args: Namespace) -> list[Result]:
     if args.images is not None:
         folder = None if args.images == VALIDATION_SET else args.images
         paths = find_images(folder, *configs[0], args.num_images, settings.seed)
-    contestants = build_contestants(configs, baselines, settings, peers, args.checkpoint)
+    candidates = build_candidates(configs, baselines, settings, peers, args.checkpoint)
     if settings.limit:
-        reference_of(contestants)
-    check_thresholds(contestants, settings, paths is not None and args.checkpoint is not None)
+        reference_of(candidates)
+    check_thresholds(candidates, settings, paths is not None and args.checkpoint is not None)
     console = make_console()
     with Progress(console=console, transient=True) as progress:
-        total = len(settings.shapes) * len(contestants) * settings.runs * len(paths or [None])
+        total = len(settings.shapes) * len(candidates) * settings.runs * len(paths or [None])
         bar = progress.add_task("timing", total=total)
 
         def advance() -> None:
             progress.advance(bar)
 
         if paths is None:
-            results = run(contestants, settings, advance=advance)
+            results = run(candidates, settings, advance=advance)
         else:
-            results = run_over_images(contestants, settings, paths, advance=advance)
+            results = run_over_images(candidates, settings, paths, advance=advance)
     print_tables(results, settings, console)
     _save(args, results, settings, console)
     return results
@@ -101,32 +101,30 @@ def _check_images(args: Namespace) -> None:
         args.repeat = 1
 
 
-def check_thresholds(
-    contestants: Sequence[Contestant], settings: Settings, on_images: bool
-) -> None:
+def check_thresholds(candidates: Sequence[Candidate], settings: Settings, on_images: bool) -> None:
     """Raise InputError where how much is merged would depend on noise or on untrained weights.
 
     Args:
-        contestants: Whose reducers are looked at.
+        candidates: Whose reducers are looked at.
         settings: Say whether fractions are given.
         on_images: Whether there are real images and trained weights.
     """
-    with_threshold = [each for each in contestants if threshold_reducers(each.model.backbone)]
+    with_threshold = [each for each in candidates if threshold_reducers(each.model.backbone)]
     if settings.kept and not with_threshold:
         raise InputError("--kept sets thresholds, but no config has a reducer with one.")
-    for contestant in with_threshold:
-        reducers = threshold_reducers(contestant.model.backbone)
+    for candidate in with_threshold:
+        reducers = threshold_reducers(candidate.model.backbone)
         if settings.kept:
-            check_fractions(contestant.model.backbone, settings.kept, contestant.name)
+            check_fractions(candidate.model.backbone, settings.kept, candidate.name)
         elif not on_images:
             raise InputError(
-                f"how many tokens {contestant.name} keeps follows from its weights and the images: "
+                f"how many tokens {candidate.name} keeps follows from its weights and the images: "
                 "give --checkpoint and --images, or --kept with a fraction for each of its "
                 f"{len(reducers)} thresholds."
             )
         elif any(bool(each.tau.isnan()) for each in reducers):
             raise InputError(
-                f"the checkpoint holds no thresholds for {contestant.name}: give one that "
+                f"the checkpoint holds no thresholds for {candidate.name}: give one that "
                 "tools/calibrate_threshold.py wrote, or --kept."
             )
 

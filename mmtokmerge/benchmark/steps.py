@@ -12,29 +12,29 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
-from mmtokmerge.benchmark.candidates import Contestant
+from mmtokmerge.benchmark.candidates import Candidate
 from mmtokmerge.benchmark.options import DTYPES, Settings, Shape
 
 Step = Callable[[], Any]
 GRAPH_WARMUP = 3
 
 
-def make_step(contestant: Contestant, settings: Settings, images: Tensor) -> Step:
+def make_step(candidate: Candidate, settings: Settings, images: Tensor) -> Step:
     """The step to time, on images ``(B, 3, H, W)``."""
     if settings.train:
-        return _training_step(contestant, settings, images)
-    return _inference_step(contestant.model, settings, images)
+        return _training_step(candidate, settings, images)
+    return _inference_step(candidate.model, settings, images)
 
 
-def random_images(contestant: Contestant, settings: Settings, shape: Shape, batch: int) -> Tensor:
-    """Images ``(B, 3, H, W)`` of noise, the same for every contestant.
+def random_images(candidate: Candidate, settings: Settings, shape: Shape, batch: int) -> Tensor:
+    """Images ``(B, 3, H, W)`` of noise, the same for every candidate.
 
     Where fractions of their patches are to be kept, the batch holds copies of one image, as when
     ALGM measures throughput: all keep the same number of tokens, and nothing is padded.
     """
     generator = torch.Generator().manual_seed(settings.seed)
     number = 1 if settings.kept else batch
-    images = torch.randn(number, contestant.in_channels, *shape, generator=generator)
+    images = torch.randn(number, candidate.in_channels, *shape, generator=generator)
     images = images.expand(batch, -1, -1, -1).contiguous()
     return prepare_images(images, settings)
 
@@ -102,10 +102,10 @@ class _Network(nn.Module):
         return self.model(images, None, mode="tensor")  # mmpose wants the samples' place
 
 
-def _training_step(contestant: Contestant, settings: Settings, images: Tensor) -> Step:
-    model = contestant.model
-    with DefaultScope.overwrite_default_scope(contestant.scope):
-        wrapper = build_optim_wrapper(model, _optim_wrapper(contestant.optim_wrapper, settings))
+def _training_step(candidate: Candidate, settings: Settings, images: Tensor) -> Step:
+    model = candidate.model
+    with DefaultScope.overwrite_default_scope(candidate.scope):
+        wrapper = build_optim_wrapper(model, _optim_wrapper(candidate.optim_wrapper, settings))
     samples = _labels(model, images, settings.seed)
     loss = torch.compile(model.loss, dynamic=False) if settings.compile else model.loss
 

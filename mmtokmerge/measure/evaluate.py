@@ -40,7 +40,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Work:
+class EvalSpec:
     """What is measured, and how.
 
     Args:
@@ -108,7 +108,7 @@ class Measurement:
 def measure(
     setting: Setting,
     reference: Setting,
-    work: Work,
+    spec: EvalSpec,
     advance: Callable[[], None] = lambda: None,
 ) -> Measurement:
     """Run a setting over all images; each is timed in turn with the reference.
@@ -116,33 +116,33 @@ def measure(
     Args:
         setting: What is measured.
         reference: What its speed is compared with; the same as ``setting`` is 1 by definition.
-        work: Images, metric, timing.
+        spec: Images, metric, timing.
         advance: Called after each image.
 
     Raises:
         InputError: If the evaluator gives no mIoU.
     """
-    torch.manual_seed(work.seed)
-    evaluator = Evaluator(work.evaluator)
-    evaluator.dataset_meta = work.samples.metainfo
+    torch.manual_seed(spec.seed)
+    evaluator = Evaluator(spec.evaluator)
+    evaluator.dataset_meta = spec.samples.metainfo
     flops: list[int] = []
     tokens: list[Mapping[str, int]] = []
     own: list[float] = []
     other: list[float] = []
-    for batch in work.samples:
-        inputs = network_inputs(setting.model, batch, work.shape)
+    for batch in spec.samples:
+        inputs = network_inputs(setting.model, batch, spec.shape)
         with setting.active():
             evaluator.process(setting.model.test_step(batch), batch)
             for image in inputs:
-                count, kept = _count(setting.model, image, work.probe)
+                count, kept = _count(setting.model, image, spec.probe)
                 flops.append(count)
                 tokens.append(kept)
         for image in inputs:
-            times = _time(setting, reference, image, work)
+            times = _time(setting, reference, image, spec)
             own.append(times[0])
             other.append(times[-1])
         advance()
-    metrics = {key: float(value) for key, value in evaluator.evaluate(len(work.samples)).items()}
+    metrics = {key: float(value) for key, value in evaluator.evaluate(len(spec.samples)).items()}
     if METRIC not in metrics:
         found = ", ".join(metrics) or "nothing"
         raise InputError(f"The evaluator gives no {METRIC}, but {found}.")
@@ -157,13 +157,13 @@ def _count(model: nn.Module, image: Tensor, probe: TokenProbe) -> tuple[int, Map
     return int(counter.get_total_flops()), dict(kept)
 
 
-def _time(setting: Setting, reference: Setting, image: Tensor, work: Work) -> list[float]:
+def _time(setting: Setting, reference: Setting, image: Tensor, spec: EvalSpec) -> list[float]:
     """Milliseconds of the setting and, where it is another, of the reference."""
     steps = {"setting": _step(setting, image)}
     if setting is not reference:
         steps["reference"] = _step(reference, image)
-    timer = cuda_timer if work.device.startswith("cuda") else wall_timer
-    samples = interleave(steps, work.repeats, timer)
+    timer = cuda_timer if spec.device.startswith("cuda") else wall_timer
+    samples = interleave(steps, spec.repeats, timer)
     return [median(samples[name]) for name in steps]
 
 

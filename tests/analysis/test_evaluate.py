@@ -17,7 +17,7 @@ from torch import nn
 from mmtokmerge.engine.launch import import_scope
 from mmtokmerge.errors import InputError
 from mmtokmerge.measure import evaluate
-from mmtokmerge.measure.evaluate import Measurement, Setting, Work, measure
+from mmtokmerge.measure.evaluate import EvalSpec, Measurement, Setting, measure
 from mmtokmerge.measure.samples import Samples
 
 
@@ -47,17 +47,17 @@ def probe(backbone: nn.Module) -> Iterator[dict[str, int]]:
     handle.remove()
 
 
-def work_of(cfg: Config, **options: Any) -> Work:
-    return Work(Samples(cfg, "test"), cfg.test_evaluator, probe, **options)
+def work_of(cfg: Config, **options: Any) -> EvalSpec:
+    return EvalSpec(Samples(cfg, "test"), cfg.test_evaluator, probe, **options)
 
 
 def test_miou_by_hand(tiny: tuple[Path, Config, nn.Module]) -> None:
     """Intersection over union of each class over the pixels of all images, then their mean."""
     _, cfg, model = tiny
-    work = work_of(cfg)
-    found = measure(Setting({}, model), Setting({"other": 1}, model), work)
+    spec = work_of(cfg)
+    found = measure(Setting({}, model), Setting({"other": 1}, model), spec)
     hits, union = torch.zeros(3), torch.zeros(3)
-    for batch in work.samples:
+    for batch in spec.samples:
         (sample,) = model.test_step(batch)
         label, guess = sample.gt_sem_seg.data[0], sample.pred_sem_seg.data[0]
         for index in range(3):
@@ -124,9 +124,9 @@ def test_the_reference_itself_has_speed_one(tiny: tuple[Path, Config, nn.Module]
 def test_an_evaluator_without_miou(tiny: tuple[Path, Config, nn.Module]) -> None:
     _, cfg, model = tiny
     evaluator = dict(type="IoUMetric", iou_metrics=["mDice"])
-    work = Work(Samples(cfg, "test", 1), evaluator, probe)
+    spec = EvalSpec(Samples(cfg, "test", 1), evaluator, probe)
     with pytest.raises(InputError, match="gives no mIoU, but aAcc, mDice, mAcc"):
-        measure(Setting({}, model), Setting({}, model), work)
+        measure(Setting({}, model), Setting({}, model), spec)
 
 
 def test_samples_are_a_fixed_draw_without_augmentation(

@@ -52,7 +52,7 @@ def test_every_module_with_a_hook_is_called_once_and_changes_nothing(name: str, 
             if isinstance(module, skipped) or path.endswith("positions") or "reducers" in path:
                 continue
             calls: list[str] = []
-            hook = module.register_forward_hook(lambda *_, p=path: calls.append(p))
+            hook = module.register_forward_hook(lambda *_, p=path, c=calls: c.append(p))
             found = model(x)
             hook.remove()
             # Both halves of a layer share their stochastic depth.

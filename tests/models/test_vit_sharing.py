@@ -14,7 +14,7 @@ from tracing import ended, follow
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.models import VisionTransformer
 from mmtokmerge.models.overrides import without_merging
-from mmtokmerge.models.policies import Policy, Scene
+from mmtokmerge.models.policies import Policy, PolicyInput
 from mmtokmerge.registry import MODELS
 
 ARCH = dict(embed_dims=32, num_layers=3, num_heads=2)
@@ -24,9 +24,9 @@ ARCH = dict(embed_dims=32, num_layers=3, num_heads=2)
 class BrightnessPolicy(Policy):
     """Brighter superpatches share first: a policy that looks at each image alone."""
 
-    def forward(self, scene: Scene) -> Tensor:
-        rows, columns = scene.cells
-        return F.adaptive_avg_pool2d(scene.images.mean(1, keepdim=True), (rows, columns))[:, 0]
+    def forward(self, inputs: PolicyInput) -> Tensor:
+        rows, columns = inputs.cells
+        return F.adaptive_avg_pool2d(inputs.images.mean(1, keepdim=True), (rows, columns))[:, 0]
 
 
 def build(sharing: dict[str, Any] | None, **kwargs: Any) -> VisionTransformer:

@@ -22,7 +22,7 @@ from mmtokmerge.layers import SelfAttention, attend_unpadded
 from mmtokmerge.merging.trace import trace
 from mmtokmerge.models import VisionTransformer
 from mmtokmerge.models.overrides import without_merging
-from mmtokmerge.models.policies import Policy, Scene
+from mmtokmerge.models.policies import Policy, PolicyInput
 from mmtokmerge.registry import MODELS
 
 REPO = Path(__file__).resolve().parents[2]
@@ -37,10 +37,10 @@ TOME = dict(type="mmtokmerge.ToMe", num_merged=2, layer=1)
 class FlatnessPolicy(Policy):
     """Superpatches with little contrast share."""
 
-    def forward(self, scene: Scene) -> Tensor:
-        cells = torch.nn.functional.unfold(scene.images, 32, stride=32)  # (B, 3*32*32, cells)
-        scores = scene.images.new_zeros(len(scene.images), *scene.cells)
-        rows, columns = (side // 32 for side in scene.images.shape[2:])
+    def forward(self, inputs: PolicyInput) -> Tensor:
+        cells = torch.nn.functional.unfold(inputs.images, 32, stride=32)  # (B, 3*32*32, cells)
+        scores = inputs.images.new_zeros(len(inputs.images), *inputs.cells)
+        rows, columns = (side // 32 for side in inputs.images.shape[2:])
         scores[:, :rows, :columns] = (cells.std(1) < 0.3).float().unflatten(1, (rows, columns))
         return scores
 

@@ -30,7 +30,7 @@ from mmtokmerge.analysis.rates.search import RateSearch, Tested, choose
 from mmtokmerge.analysis.rates.space import Merging
 from mmtokmerge.engine.loading import read_config
 from mmtokmerge.errors import InputError
-from mmtokmerge.measure.evaluate import Work
+from mmtokmerge.measure.evaluate import EvalSpec
 from mmtokmerge.measure.machine import describe_machine
 from mmtokmerge.measure.samples import Samples
 from mmtokmerge.reporting.console import make_console, progress_bar
@@ -67,7 +67,7 @@ def search_rates(args: Namespace) -> RateSearch:
             f"{', '.join(store.changed)}; it is kept as {store.path.with_suffix('.old.json')}.",
             soft_wrap=True,
         )
-    work = Work(
+    spec = EvalSpec(
         samples,
         cfg.val_evaluator,
         count_tokens,
@@ -82,7 +82,7 @@ def search_rates(args: Namespace) -> RateSearch:
         with progress_bar(console, words, len(samples)) as advance:
             yield advance
 
-    search = RateSearch(model, work, store, progress, args.budget, args.seed)
+    search = RateSearch(model, spec, store, progress, args.budget, args.seed)
     search.run()
     chosen = _chosen(search, args)
     _finish(search, chosen, console, args, machine, own_proportional is not None)

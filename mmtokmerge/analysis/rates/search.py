@@ -24,7 +24,7 @@ from mmtokmerge.analysis.rates.space import (
     mix,
     presets,
 )
-from mmtokmerge.measure.evaluate import Measurement, Setting, Work, measure
+from mmtokmerge.measure.evaluate import EvalSpec, Measurement, Setting, measure
 from mmtokmerge.measure.inputs import network_inputs
 from mmtokmerge.measure.timing import cuda_timer, interleave, wall_timer
 from mmtokmerge.models.overrides import merging_as
@@ -75,7 +75,7 @@ class RateSearch:
 
     Args:
         model: A segmentor with a MiT++ in eval mode.
-        work: Images, metric, timing.
+        spec: Images, metric, timing.
         store: Where finished settings are kept; with them a search takes the same way again.
         progress: Makes a context, named by a setting, that gives what is called after each image.
         budget: Settings to test besides the presets and the config's own merging.
@@ -83,7 +83,7 @@ class RateSearch:
     """
 
     model: nn.Module
-    work: Work
+    spec: EvalSpec
     store: ResultStore
     progress: Progress
     budget: int
@@ -160,7 +160,7 @@ class RateSearch:
         if record is None:
             same = setting.values == reference.values
             with self.progress(merging) as advance:
-                found = measure(reference if same else setting, reference, self.work, advance)
+                found = measure(reference if same else setting, reference, self.spec, advance)
             self.store.put(setting.values, found.to_json())
         else:
             found = Measurement.from_json(record)
@@ -173,7 +173,7 @@ class RateSearch:
             "own": self._setting(merging),
             "reference": self._setting(presets()["none"]),
         }
-        timer = cuda_timer if self.work.device.startswith("cuda") else wall_timer
+        timer = cuda_timer if self.spec.device.startswith("cuda") else wall_timer
         totals = dict.fromkeys(settings, 0.0)
         for image in self._timed_images():
             steps = {name: partial(_run, setting, image) for name, setting in settings.items()}
@@ -184,8 +184,8 @@ class RateSearch:
 
     def _timed_images(self) -> Sequence[Tensor]:
         if not self._images:
-            for batch in islice(self.work.samples, TIMED_IMAGES):
-                self._images.extend(network_inputs(self.model, batch, self.work.shape))
+            for batch in islice(self.spec.samples, TIMED_IMAGES):
+                self._images.extend(network_inputs(self.model, batch, self.spec.shape))
         return self._images
 
     def _setting(self, merging: Merging) -> Setting:

@@ -21,7 +21,7 @@ from mmtokmerge.analysis.sharing.routing import count_shareable, route, token_re
 from mmtokmerge.errors import InputError
 from mmtokmerge.measure.inputs import network_inputs
 from mmtokmerge.measure.samples import Samples
-from mmtokmerge.models.policies import Scene
+from mmtokmerge.models.policies import PolicyInput
 
 
 @dataclass
@@ -130,6 +130,6 @@ def judge_image(
     for image in network_inputs(judge.model, batch):
         hw = patch_grid(judge.model, image)
         patch = judge.model.backbone.patch_size
-        scene = Scene(image, hw, patch, judge.sharing.normalisation)
-        counts.append(int(count_shareable(judge.sharing.policy(scene), hw, threshold)))
+        inputs = PolicyInput(image, hw, patch, judge.sharing.normalisation)
+        counts.append(int(count_shareable(judge.sharing.policy(inputs), hw, threshold)))
     return fmean(counts), hw

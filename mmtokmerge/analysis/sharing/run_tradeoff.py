@@ -27,7 +27,7 @@ from mmtokmerge.analysis.sharing.tradeoff import (
     make_settings,
 )
 from mmtokmerge.errors import InputError
-from mmtokmerge.measure.evaluate import Measurement, Setting, Work, measure
+from mmtokmerge.measure.evaluate import EvalSpec, Measurement, Setting, measure
 from mmtokmerge.measure.machine import describe_machine
 from mmtokmerge.measure.samples import Samples
 from mmtokmerge.reporting.console import make_console, progress_bar
@@ -61,7 +61,7 @@ def compare_models(args: Namespace) -> None:
             soft_wrap=True,
         )
     evaluator = models[0].cfg.test_evaluator
-    work = Work(
+    spec = EvalSpec(
         samples, evaluator, count_shared_tokens, shape, args.repeats, args.device, args.seed
     )
     found = []
@@ -69,7 +69,7 @@ def compare_models(args: Namespace) -> None:
         record = store.get(setting.values)
         if record is None:
             with progress_bar(console, _words(setting), len(samples)) as advance:
-                record = measure(setting, settings[0], work, advance).to_json()
+                record = measure(setting, settings[0], spec, advance).to_json()
             store.put(setting.values, record)
         found.append(Measurement.from_json(record))
     _report(args, console, [Row(each, found[0]) for each in found], machine)

@@ -38,7 +38,7 @@ from mmtokmerge.analysis.thresholds.search import (
 )
 from mmtokmerge.engine.loading import load_model, read_config
 from mmtokmerge.errors import InputError
-from mmtokmerge.measure.evaluate import Work
+from mmtokmerge.measure.evaluate import EvalSpec
 from mmtokmerge.measure.machine import describe_machine
 from mmtokmerge.measure.samples import Samples
 from mmtokmerge.models.backbones import VisionTransformer
@@ -86,10 +86,10 @@ def search_threshold(args: Namespace) -> list[Row]:
         )
     if "test_evaluator" not in cfg:
         raise InputError(f"The config {args.config} has no test_evaluator.")
-    work = Work(
+    spec = EvalSpec(
         samples, cfg.test_evaluator, count_tokens, shape, args.repeats, args.device, args.seed
     )
-    search = Search(model, baseline, work, store, partial(_progress, console, len(samples)), name)
+    search = Search(model, baseline, spec, store, partial(_progress, console, len(samples)), name)
     rows, targets = _run(search, values, args)
     store.summarise(machine=machine, table=[row.to_json() for row in rows])
     _show(console, rows, targets, name, args)

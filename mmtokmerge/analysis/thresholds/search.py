@@ -11,7 +11,7 @@ from torch import nn
 
 from mmtokmerge.analysis.experiment import ResultStore, Values
 from mmtokmerge.analysis.front import crossing
-from mmtokmerge.measure.evaluate import Measurement, Setting, Work, measure
+from mmtokmerge.measure.evaluate import EvalSpec, Measurement, Setting, measure
 from mmtokmerge.models.overrides import THRESHOLD, merging_as, without_merging
 
 BASELINE: Values = {"reduction": "none"}
@@ -39,7 +39,7 @@ class Search:
     Args:
         model: A segmentor with a plain ViT, in eval mode.
         baseline: The model whose mIoU counts as unmerged: the same one, or one trained without.
-        work: Images, metric, timing.
+        spec: Images, metric, timing.
         store: Where finished settings are kept.
         progress: Makes a context, named by a setting, that gives what is called after each image.
         name: What is searched over: 'threshold', or 'num_merged' for ToMe.
@@ -47,7 +47,7 @@ class Search:
 
     model: nn.Module
     baseline: nn.Module
-    work: Work
+    spec: EvalSpec
     store: ResultStore
     progress: Progress
     name: str = THRESHOLD
@@ -102,7 +102,7 @@ class Search:
         record = self.store.get(setting.values)
         if record is None:
             with self.progress(describe(setting.values)) as advance:
-                found = measure(setting, reference, self.work, advance)
+                found = measure(setting, reference, self.spec, advance)
             self.store.put(setting.values, found.to_json())
             return found
         return Measurement.from_json(record)

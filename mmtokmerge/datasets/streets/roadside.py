@@ -26,14 +26,14 @@ def tree(canvas: Canvas, rng: Generator, x: float, z: float) -> None:
         canvas.ellipse(centre, (radius, radius * 0.85), green * tone, index)
 
 
-def draw_lots(canvas: Canvas, rng: Generator, side: int, edge: float) -> None:
+def draw_roadside(canvas: Canvas, rng: Generator, side: int, edge: float) -> None:
     """Houses, parks and walls along one side, from the farthest to the nearest."""
     z = FARTHEST_M
     while z > NEAREST_M:
         near = z - rng.uniform(8, 17)
         near = near if near > NEAREST_M + 4 else NEAREST_M
-        lot = rng.choice([_house, _park, _wall], p=[0.62, 0.25, 0.13])
-        lot(canvas, rng, side * (edge + rng.uniform(0, 0.6)), near, z)
+        plot = rng.choice([_house, _park, _wall], p=[0.62, 0.25, 0.13])
+        plot(canvas, rng, side * (edge + rng.uniform(0, 0.6)), near, z)
         z = near
 
 

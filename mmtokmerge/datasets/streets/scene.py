@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from mmtokmerge.datasets.streets import CLASS, furniture, traffic
-from mmtokmerge.datasets.streets import roadside as lots
+from mmtokmerge.datasets.streets import CLASS, furniture, roadside, traffic
 from mmtokmerge.datasets.streets.canvas import Camera, Canvas
 
 SUPERSAMPLING = 2
@@ -45,7 +44,7 @@ def draw_street(rng: Generator, height: int, width: int) -> tuple[np.ndarray, np
     _sky(canvas, rng, sky)
     _ground(canvas, rng, road, pavement)
     for side in (-1, 1):
-        lots.draw_lots(canvas, rng, side, road + pavement)
+        roadside.draw_roadside(canvas, rng, side, road + pavement)
     _populate(canvas, rng, road, pavement)
     _bonnet(canvas, rng)
     return _photograph(canvas, rng, height, width)
@@ -133,7 +132,7 @@ def _populate(canvas: Canvas, rng: Generator, road: float, pavement: float) -> N
     place(furniture.traffic_light, kerb, rng.integers(1, 4), (9, 26))
     place(furniture.traffic_sign, kerb, rng.integers(2, 5), (8, 26))
     place(traffic.person, back, rng.integers(2, 7), (7, 30))
-    place(lots.tree, back, rng.integers(0, 3), (14, 45))
+    place(roadside.tree, back, rng.integers(0, 3), (14, 45))
     place(traffic.vehicle, (road - 1.3, road - 1.0), rng.integers(1, 5), (9, 45))
     place(traffic.vehicle, (1.0, 1.9), rng.integers(0, 3), (11, 55))
     place(traffic.cyclist, (road - 1.2, road - 0.6), rng.integers(0, 2), (8, 24))

@@ -42,6 +42,17 @@ class StrictLoadHook(Hook):
         checkpoint["state_dict"] = fitted.weights
 
 
+def check_weights(model: nn.Module, checkpoint: Any, name: str | None) -> None:
+    """Raise InputError unless ``checkpoint`` holds every weight of ``model`` in its shape.
+
+    Args:
+        model: The bare model.
+        checkpoint: A state dict, or a dict that holds one under ``state_dict``.
+        name: What the sentence calls the checkpoint: its path.
+    """
+    fit_weights(model, checkpoint, str(name))
+
+
 def bare_model(model: nn.Module) -> nn.Module:
     """The model without what data parallelism and test-time augmentation wrap around it."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):

@@ -1,4 +1,4 @@
-"""Registered backbones."""
+"""Registered backbones: MiT++ and the plain ViTs; published state dicts load as they are."""
 
 from mmtokmerge.models.backbones.beit import BEiT
 from mmtokmerge.models.backbones.mit_plus_plus import MiTPlusPlus

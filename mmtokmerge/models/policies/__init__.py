@@ -1,6 +1,6 @@
 """Policies of CTS: which superpatches share a token."""
 
-from mmtokmerge.models.policies.base import Normalisation, Policy, Scene
+from mmtokmerge.models.policies.base import Normalisation, Policy, PolicyInput
 from mmtokmerge.models.policies.frozen import FrozenNetwork
 from mmtokmerge.models.policies.network import NetworkPolicy
 from mmtokmerge.models.policies.oracle import OraclePolicy
@@ -15,9 +15,9 @@ __all__ = [
     "Normalisation",
     "OraclePolicy",
     "Policy",
+    "PolicyInput",
     "PreviousFramePolicy",
     "RandomPolicy",
-    "Scene",
     "SegmentationPolicy",
     "TokenSharing",
 ]

@@ -66,7 +66,7 @@ def _affine(x: Tensor, scale: Sequence[float], shift: Sequence[float]) -> Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class PolicyInput:
     """What a policy decides by.
 
     Args:
@@ -115,7 +115,7 @@ class Policy(nn.Module):
     observes = False
 
     @abstractmethod
-    def forward(self, scene: Scene) -> Tensor:
+    def forward(self, inputs: PolicyInput) -> Tensor:
         """Scores ``(B, ceil(h / 2), ceil(w / 2))`` of a grid of ``h x w`` patches."""
 
     def check_cell(self, cell: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from mmtokmerge.errors import InputError
-from mmtokmerge.models.policies.base import Policy, Scene
+from mmtokmerge.models.policies.base import Policy, PolicyInput
 from mmtokmerge.models.policies.frozen import FrozenNetwork, HoldsNetwork
 from mmtokmerge.registry import MODELS
 
@@ -47,6 +47,6 @@ class NetworkPolicy(HoldsNetwork, Policy):
                 f"superpatch is 2x2 patches, {cell} pixels"
             )
 
-    def forward(self, scene: Scene) -> Tensor:
-        images = scene.normalised_as(self.network.normalisation, type(self).__name__)
+    def forward(self, inputs: PolicyInput) -> Tensor:
+        images = inputs.normalised_as(self.network.normalisation, type(self).__name__)
         return self.network.run("scores", images)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmtokmerge.errors import InputError
-from mmtokmerge.models.policies.base import Policy, Scene
+from mmtokmerge.models.policies.base import Policy, PolicyInput
 from mmtokmerge.registry import MODELS
 
 
@@ -24,13 +24,13 @@ class OraclePolicy(Policy):
 
     needs_labels = True
 
-    def forward(self, scene: Scene) -> Tensor:
-        if scene.labels is None:
+    def forward(self, inputs: PolicyInput) -> Tensor:
+        if inputs.labels is None:
             raise InputError(
                 "OraclePolicy needs ground-truth labels: it works in training and in tests of data "
                 "with labels, under model.type='mmtokmerge.SharingEncoderDecoder', and nowhere else"
             )
-        return uniformity(scene.labels, 2 * scene.patch_size, scene.cells)
+        return uniformity(inputs.labels, 2 * inputs.patch_size, inputs.cells)
 
 
 def uniformity(labels: Tensor, cell: int, cells: tuple[int, int]) -> Tensor:

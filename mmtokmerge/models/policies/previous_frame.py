@@ -12,7 +12,7 @@ from mmengine.dist import get_world_size
 from torch import Tensor
 
 from mmtokmerge.errors import InputError, InputTypeError
-from mmtokmerge.models.policies.base import Policy, Scene
+from mmtokmerge.models.policies.base import Policy, PolicyInput
 from mmtokmerge.models.policies.frozen import FrozenNetwork
 from mmtokmerge.models.policies.oracle import uniformity
 from mmtokmerge.registry import MODELS
@@ -105,34 +105,34 @@ class PreviousFramePolicy(Policy):
         if self._window:
             self._now = {0: prediction}
 
-    def forward(self, scene: Scene) -> Tensor:
-        self._check_use(len(scene.images))
+    def forward(self, inputs: PolicyInput) -> Tensor:
+        self._check_use(len(inputs.images))
         if self._window is not None:
-            return self._score(scene)
+            return self._score(inputs)
         if self.observes and self._path is None:
             raise InputError(
                 f"PreviousFramePolicy with source={PREDICTION!r} works where predictions are made, "
                 "under model.type='mmtokmerge.SharingEncoderDecoder', and nowhere else"
             )
         if self._path is not None:
-            return self._aside(scene)
-        with self.frame((scene.images.shape[2], scene.images.shape[3]), [{}]):
-            return self._score(scene)
+            return self._aside(inputs)
+        with self.frame((inputs.images.shape[2], inputs.images.shape[3]), [{}]):
+            return self._score(inputs)
 
-    def _aside(self, scene: Scene) -> Tensor:
+    def _aside(self, inputs: PolicyInput) -> Tensor:
         """Scores of a run between the frames of a video, such as a timed one; nothing moves on."""
-        own, before = self.asked(scene), self._before.get(0)
+        own, before = self.asked(inputs), self._before.get(0)
         return own if before is None or before.shape != own.shape else before.to(own.device)
 
-    def _score(self, scene: Scene) -> Tensor:
+    def _score(self, inputs: PolicyInput) -> Tensor:
         window = self._window or 0
         self._window = window + 1
         if not self.observes:
-            self._now[window] = self.asked(scene)
-            return self._before.get(window, self._now[window]).to(scene.images.device)
-        if 0 in self._before and scene.labels is not None:  # the labels are those, carried along
-            return uniformity(scene.labels, 2 * scene.patch_size, scene.cells)
-        return self.asked(scene)
+            self._now[window] = self.asked(inputs)
+            return self._before.get(window, self._now[window]).to(inputs.images.device)
+        if 0 in self._before and inputs.labels is not None:  # the labels are those, carried along
+            return uniformity(inputs.labels, 2 * inputs.patch_size, inputs.cells)
+        return self.asked(inputs)
 
     def check_cell(self, cell: int) -> None:
         self.asked.check_cell(cell)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mmtokmerge.errors import InputTypeError
-from mmtokmerge.models.policies.base import Policy, Scene
+from mmtokmerge.models.policies.base import Policy, PolicyInput
 from mmtokmerge.registry import MODELS
 
 
@@ -28,10 +28,10 @@ class RandomPolicy(Policy):
             raise InputTypeError(f"sharing.policy.seed must be None or an int, got {seed!r}")
         self.seed = seed
 
-    def forward(self, scene: Scene) -> Tensor:
-        shape = (len(scene.images), *scene.cells)
+    def forward(self, inputs: PolicyInput) -> Tensor:
+        shape = (len(inputs.images), *inputs.cells)
         if self.seed is None or self.training:
-            return torch.rand(shape, device=scene.images.device)
+            return torch.rand(shape, device=inputs.images.device)
         generator = torch.Generator().manual_seed(self.seed)
         one = torch.rand(shape[1:], generator=generator, device="cpu")
-        return one.to(scene.images.device).expand(shape)
+        return one.to(inputs.images.device).expand(shape)

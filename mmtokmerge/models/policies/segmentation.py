@@ -10,7 +10,7 @@ from mmengine.config import ConfigDict
 from torch import Tensor
 
 from mmtokmerge.errors import InputTypeError
-from mmtokmerge.models.policies.base import Policy, Scene
+from mmtokmerge.models.policies.base import Policy, PolicyInput
 from mmtokmerge.models.policies.frozen import FrozenNetwork, HoldsNetwork
 from mmtokmerge.models.policies.oracle import uniformity
 from mmtokmerge.registry import MODELS
@@ -46,12 +46,12 @@ class SegmentationPolicy(HoldsNetwork, Policy):
     def check(self) -> None:
         self.network.load()
 
-    def forward(self, scene: Scene) -> Tensor:
-        images = scene.normalised_as(self.network.normalisation, type(self).__name__)
+    def forward(self, inputs: PolicyInput) -> Tensor:
+        images = inputs.normalised_as(self.network.normalisation, type(self).__name__)
         # Without samples mmseg predicts at the size of the images.
         samples: Any = self.network.run("predict", images)
         labels = torch.stack([sample.pred_sem_seg.data[0] for sample in samples]).long()
-        return uniformity(labels, 2 * scene.patch_size, scene.cells)
+        return uniformity(labels, 2 * inputs.patch_size, inputs.cells)
 
 
 class _FrozenSegmentor(FrozenNetwork):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.merging import TokenAssignment, superpatch_sharing
 from mmtokmerge.merging.superpatch_sharing import count_shared
-from mmtokmerge.models.policies.base import Normalisation, Policy, Scene
+from mmtokmerge.models.policies.base import Normalisation, Policy, PolicyInput
 from mmtokmerge.registry import MODELS
 
 KEYS = ("policy", "num_shared", "threshold")
@@ -81,9 +81,9 @@ class TokenSharing(nn.Module):
         """Which of the ``h * w`` patches of ``images (B, 3, H, W)`` share; None where none do."""
         if min(hw) < 2 or (self.threshold is None and self._count(hw) == 0):
             return None
-        scene = Scene(images, hw, patch_size, self.normalisation, self._labels)
+        inputs = PolicyInput(images, hw, patch_size, self.normalisation, self._labels)
         with torch.no_grad():
-            scores = self.policy(scene)
+            scores = self.policy(inputs)
         if self.threshold is not None:
             return superpatch_sharing(scores, hw, threshold=self.threshold)
         return superpatch_sharing(scores, hw, num_shared=self._count(hw))

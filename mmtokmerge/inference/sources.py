@@ -1,0 +1,147 @@
+"""The pictures, folders, globs, videos and cameras that a person names, frame by frame."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mmtokmerge.errors import InputError
+
+PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing to predict.
+
+    Args:
+        path: The file, or a camera's number as a word.
+        name: What its results are called, without suffix; may hold folders.
+        is_video: Whether it holds many frames.
+    """
+
+    path: str
+    name: str
+    is_video: bool = False
+
+
+def find_sources(words: Iterable[str]) -> list[Source]:
+    """What is meant by files, folders, globs and camera numbers.
+
+    Raises:
+        InputError: One of them names nothing that can be read, or two would share a result's name.
+    """
+    found: dict[str, Source] = {}
+    for word in words:
+        for source in _expand(word):
+            name, count = source.name, 2
+            while name in found and found[name].path != source.path:
+                name, count = f"{source.name}_{count}", count + 1
+            found[name] = Source(source.path, name, source.is_video)
+    return list(found.values())
+
+
+def _expand(word: str) -> list[Source]:
+    path = Path(word).expanduser()
+    if word.isdigit() and not path.exists():
+        return [Source(word, f"camera_{word}", True)]
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES + VIDEOS)
+        if not files:
+            raise InputError(f"{word} is a folder without pictures or videos.")
+        return [_source(p, p.relative_to(path).with_suffix("")) for p in files]
+    if path.is_file():
+        return [_source(path, Path(path.stem))]
+    matches = sorted(glob.glob(os.path.expanduser(word), recursive=True))
+    files = [Path(m) for m in matches if Path(m).suffix.lower() in PICTURES + VIDEOS]
+    if not files:
+        raise InputError(f"{word} is no picture, video, folder, camera or glob that finds one.")
+    return [_source(p, Path(p.stem)) for p in files]
+
+
+def _source(path: Path, name: Path) -> Source:
+    suffix = path.suffix.lower()
+    if suffix not in PICTURES + VIDEOS:
+        allowed = ", ".join(PICTURES + VIDEOS)
+        raise InputError(f"{path} is no picture or video; known suffixes are {allowed}.")
+    return Source(str(path), name.as_posix(), suffix in VIDEOS)
+
+
+def read_picture(path: str) -> np.ndarray:
+    """A picture as ``(H, W, 3)`` BGR bytes, turned as its EXIF data says.
+
+    Gray becomes three equal channels, transparency is left out, and 16 bits are stretched to 8.
+
+    Raises:
+        InputError: The file is missing, cut off or no picture.
+    """
+    try:
+        content = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    # ANYCOLOR and ANYDEPTH turn by EXIF, which UNCHANGED does not.
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR
+    picture = cv2.imdecode(content, flags) if content.size else None
+    if picture is None:
+        raise InputError(f"{path} is cut off or no picture.")
+    return to_bytes(picture)
+
+
+def to_bytes(picture: np.ndarray) -> np.ndarray:
+    """``(H, W, 3)`` of any depth to uint8; deeper pixels are stretched from their least to most."""
+    if picture.dtype == np.uint8:
+        return picture
+    values = picture.astype(np.float32)
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    scaled = (np.nan_to_num(values, nan=low) - low) * (255.0 / max(high - low, 1e-6))
+    return scaled.clip(0, 255).round().astype(np.uint8)
+
+
+def frames_of(source: Source) -> Iterator[np.ndarray]:
+    """The frames ``(H, W, 3)`` BGR of a picture or video.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    if not source.is_video:
+        yield read_picture(source.path)
+        return
+    video = cv2.VideoCapture(int(source.path) if source.path.isdigit() else source.path)
+    try:
+        if not video.isOpened():
+            raise InputError(f"{source.path} cannot be opened as a video or camera.")
+        while True:
+            read, frame = video.read()
+            if not read:
+                return
+            yield frame
+    finally:
+        video.release()
+
+
+def count_frames(source: Source) -> int | None:
+    """How many frames a source has; None for a camera, or where the file does not say."""
+    if not source.is_video:
+        return 1
+    if source.path.isdigit():
+        return None
+    video = cv2.VideoCapture(source.path)
+    count = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
+    video.release()
+    return count if count > 0 else None
+
+
+def frames_per_second(source: Source) -> float:
+    """Of a video; 25 where it does not say."""
+    video = cv2.VideoCapture(int(source.path) if source.path.isdigit() else source.path)
+    rate = float(video.get(cv2.CAP_PROP_FPS)) if video.isOpened() else 0.0
+    video.release()
+    return rate if 0 < rate < 1000 else 25.0

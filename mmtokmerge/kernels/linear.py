@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmtokmerge.kernels.recording import is_recorded
+
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As :func:`torch.nn.functional.linear`, ``(..., C)`` to ``(..., D)``.
@@ -33,15 +35,6 @@ def products(x: Tensor, y: Tensor) -> Tensor:
     if x.shape[0] == 1:
         return linear(x, y[0])
     return torch.stack([linear(rows, others) for rows, others in zip(x, y)])
-
-
-def is_recorded() -> bool:
-    """Whether torch compiles or traces: loops over rows would then hold for this size alone."""
-    if torch.compiler.is_compiling():
-        return True
-    # torch.jit has it without naming it among what it exports, and without types.
-    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return tracing
 
 
 def by_convolution(x: Tensor) -> bool:

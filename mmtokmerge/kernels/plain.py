@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from mmtokmerge.kernels.linear import is_recorded, linear
+from mmtokmerge.kernels.linear import linear
+from mmtokmerge.kernels.recording import is_recorded
 
 _HOOKS = (
     "_forward_hooks",

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmtokmerge.kernels.linear import products
+from mmtokmerge.kernels.recording import is_exported
 from mmtokmerge.kernels.triton_similarity import most_similar_triton, use_triton
 
 # Scores held at once; more tokens are compared in slices, which bounds the memory, and on a CPU
@@ -40,7 +41,9 @@ def most_similar(
     targets = unit_rows(destinations)
     most = min(MAX_SCORES, MAX_SCORES_OF_CPU) if x.device.type == "cpu" else MAX_SCORES
     step = max(1, most // max(1, batch * targets.shape[1]))
-    best = [_best_score(part, targets, absent) for part in torch.split(x, step, dim=1)]
+    # A number of slices would bind an export to one batch: the runtime bounds its own memory.
+    parts = (x,) if is_exported() else torch.split(x, step, dim=1)
+    best = [_best_score(part, targets, absent) for part in parts]
     score = torch.cat([values for values, _ in best], dim=1) if len(best) > 1 else best[0][0]
     index = torch.cat([indices for _, indices in best], dim=1) if len(best) > 1 else best[0][1]
     return cosine(score, x), index

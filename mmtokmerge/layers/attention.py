@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from mmtokmerge.kernels.attention import attend, by_rows
 from mmtokmerge.kernels.linear import linear
 from mmtokmerge.kernels.plain import call_linear, is_plain
+from mmtokmerge.kernels.recording import is_jit_traced
 from mmtokmerge.kernels.unpadded import attend_unpadded
-from mmtokmerge.layers.layout import to_map, to_tokens
+from mmtokmerge.layers.layout import hold_grid, to_map, to_tokens
 from mmtokmerge.merging import StageMerging, TokenAssignment
 from mmtokmerge.merging.trace import KEYS, QUERIES, is_traced, report
 
@@ -186,6 +187,8 @@ class EfficientAttention(nn.Module):
         Returns:
             ``(B, h*w, C)`` and the groups that were merged.
         """
+        if is_jit_traced() and (self.merging.q is not None or self.merging.kv is not None):
+            x, hw = hold_grid(x, hw)
         kv, kv_hw = self.reduce(x, hw)
         if groups is None:
             groups = self._match(x, hw, kv, kv_hw)
@@ -227,4 +230,7 @@ class EfficientAttention(nn.Module):
         if any(short):
             grid = F.pad(grid, (0, short[1], 0, short[0]))
         reduced = self.sr(grid)
-        return self.norm(to_tokens(reduced)), (reduced.shape[2], reduced.shape[3])
+        kv_hw = (reduced.shape[2], reduced.shape[3])
+        if self.merging.kv is not None and is_jit_traced():
+            kv_hw = (int(kv_hw[0]), int(kv_hw[1]))
+        return self.norm(to_tokens(reduced)), kv_hw

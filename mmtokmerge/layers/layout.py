@@ -13,3 +13,13 @@ def to_map(x: Tensor, hw: tuple[int, int]) -> Tensor:
 def to_tokens(x: Tensor) -> Tensor:
     """View a channels-last map ``(B, C, h, w)`` as tokens ``(B, h*w, C)``; copies other layouts."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def hold_grid(x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+    """In a trace, the same tokens and their grid as numbers that hold for this grid alone.
+
+    A trace keeps which tokens of a grid may merge. The expansion, which does nothing here, fails
+    where the trace is run on another grid, also one of as many tokens.
+    """
+    h, w = int(hw[0]), int(hw[1])
+    return to_tokens(to_map(x, hw).expand(-1, -1, h, w)), (h, w)

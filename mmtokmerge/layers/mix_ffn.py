@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mmtokmerge.kernels.linear import is_recorded, linear
+from mmtokmerge.kernels.linear import linear
 from mmtokmerge.kernels.plain import is_plain
+from mmtokmerge.kernels.recording import is_recorded
 from mmtokmerge.layers.layout import to_map, to_tokens
 
 WHOLE_BYTES = 8 * 2**20  # a hidden map up to this size is made in one piece

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmtokmerge.kernels.linear import is_recorded
 from mmtokmerge.kernels.plain import call_linear, is_plain
+from mmtokmerge.kernels.recording import is_recorded
 
 WHOLE_BYTES = 16 * 2**20  # hidden rows up to this size are made in one piece
 STRIP_BYTES = 2 * 2**20  # of each thread

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mmtokmerge.kernels.recording import is_recorded, refuse_trace
+
 
 @dataclass(frozen=True, eq=False)
 class TokenAssignment:
@@ -60,6 +62,7 @@ class TokenAssignment:
         groups = (rank - 1).clamp(min=0).gather(1, firsts)
         padded = False
         if num_groups is None:
+            refuse_trace("merging by a threshold")
             counts = rank[:, -1]
             most, least = torch.stack([counts.max(), counts.min()]).tolist()
             num_groups, padded = max(1, most), least < most
@@ -95,9 +98,7 @@ class TokenAssignment:
         rows = x.reshape(-1, channels).to(precision)  # (B*N, C)
         index = self._rows(batch)  # (B*N,)
         if sizes is None:
-            counts = self.sizes.reshape(-1)
-            if self.sizes.shape[0] != batch:
-                counts = counts.repeat(batch)
+            counts = self.sizes.expand(batch, -1).reshape(-1)
         else:
             if sizes.shape != x.shape[:2]:
                 raise ValueError(
@@ -171,7 +172,7 @@ class TokenAssignment:
 
     def _rows(self, batch: int) -> Tensor:
         """``(B*N,)`` the row of each token's group in a flat ``(B*M, C)`` view."""
-        if batch == 1:
+        if batch == 1 and not is_recorded():  # what is recorded may run on other batches
             return self.groups.reshape(-1)
         offsets = torch.arange(batch, device=self.groups.device) * self.num_groups
         return (self.groups + offsets[:, None]).reshape(-1)

@@ -163,7 +163,7 @@ def _by_rate(
     best = torch.where(own < 0, best, own)
     similarity = similarity.masked_fill(own >= 0, torch.inf)
     chosen = similarity.topk(removed + num_targets, dim=1, sorted=False).indices
-    joined = torch.zeros_like(similarity, dtype=torch.bool).scatter_(1, chosen, True)
+    joined = mark(similarity, chosen)
     alone = num_targets - 1 + (~joined).cumsum(1)
     return TokenAssignment.from_groups(torch.where(joined, best, alone), x.shape[1] - removed)
 
@@ -215,6 +215,12 @@ def _above(threshold: float | Tensor, share_count: bool) -> Callable[[Tensor], T
     return joins
 
 
+def mark(scores: Tensor, chosen: Tensor) -> Tensor:
+    """``(B, N)`` bool, True at the places ``chosen (B, k)`` of the rows of ``scores (B, N)``."""
+    marks = torch.zeros_like(scores, dtype=torch.bool)
+    return marks.scatter_(1, chosen, torch.ones_like(chosen, dtype=torch.bool))
+
+
 def best_of_each(similarity: Tensor, count: Tensor) -> Tensor:
     """``(B, A)`` bool: the ``count`` greatest of each row; the device is not asked."""
     order = similarity.argsort(dim=1, descending=True, stable=True)
@@ -226,6 +232,6 @@ def best_of_each(similarity: Tensor, count: Tensor) -> Tensor:
 def _most(count: int) -> Callable[[Tensor], Tensor]:
     def joins(similarity: Tensor) -> Tensor:
         chosen = similarity.topk(count, dim=1, sorted=False).indices
-        return torch.zeros_like(similarity, dtype=torch.bool).scatter_(1, chosen, True)
+        return mark(similarity, chosen)
 
     return joins

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.merging.assignment import TokenAssignment
+from mmtokmerge.merging.bipartite import mark
 
 
 def superpatch_sharing(
@@ -59,7 +60,7 @@ def superpatch_sharing(
         count = check_num_shared(num_shared, (h, w))
         flat = whole.flatten(1)  # (B, S_max)
         picked = flat.topk(count, dim=1, sorted=False).indices
-        shared = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, picked, True)
+        shared = mark(flat, picked)
         return _share(shared.view_as(whole), (h, w), h * w - 3 * count)
 
 

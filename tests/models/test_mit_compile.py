@@ -118,3 +118,51 @@ def test_export(merging: Any) -> None:
         y = torch.randn_like(x)
         for a, b in zip(program.module()(y), model(y)):
             torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("preset", ["none", "hq", "n2d", "plus"])
+def test_a_trace_is_right_for_other_batches_and_refused_for_other_grids(preset: str) -> None:
+    model = MiTPlusPlus("b0", merging=preset).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        traced = torch.jit.trace(lambda y: tuple(model(y)), x, check_trace=False)
+        for y in (torch.randn(1, 3, 64, 64), torch.randn(3, 3, 64, 64)):
+            for a, b in zip(traced(y), model(y)):
+                torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+        if preset != "none":
+            with pytest.raises(RuntimeError):  # as many tokens on another grid
+                traced(torch.randn(1, 3, 32, 128))
+
+
+@pytest.mark.parametrize("preset", ["none", "hq", "n2d", "plus"])
+def test_an_export_with_a_dynamic_batch(preset: str) -> None:
+    class Tuple(torch.nn.Module):
+        def __init__(self, model: torch.nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple(self.model(x))
+
+    model = Tuple(MiTPlusPlus("b0", merging=preset).eval()).eval()
+    batch = torch.export.Dim("batch", min=1, max=8)
+    program = torch.export.export(model, (torch.randn(2, 3, 64, 64),), dynamic_shapes=({0: batch},))
+    y = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        for a, b in zip(program.module()(y), model(y)):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_a_threshold_is_not_traced_but_may_be_counted() -> None:
+    from mmengine.analysis import get_model_complexity_info
+
+    from mmtokmerge.errors import InputError
+    from mmtokmerge.models.backbones import VisionTransformer
+
+    clap = dict(type="mmtokmerge.ConditionalLocalPooling", layer=1, threshold=0.5)
+    arch = dict(embed_dims=16, num_layers=2, num_heads=2)
+    model = VisionTransformer(arch, img_size=64, reducers=[clap]).eval()
+    with torch.no_grad(), pytest.raises(InputError, match=r"torch\.jit\.trace cannot record"):
+        torch.jit.trace(model, torch.randn(1, 3, 64, 64), check_trace=False)
+    counted = get_model_complexity_info(model, (3, 64, 64), show_table=False, show_arch=False)
+    assert counted["flops"] > 0

@@ -1,0 +1,45 @@
+"""Whether torch records what runs, to run it again on other inputs."""
+
+from __future__ import annotations
+
+import torch
+
+from mmtokmerge.errors import InputError
+
+
+def is_recorded() -> bool:
+    """Whether torch compiles or traces: loops over rows would then hold for this size alone."""
+    return torch.compiler.is_compiling() or is_jit_traced()
+
+
+def is_jit_traced() -> bool:
+    """Whether ``torch.jit.trace`` records, or what counts operations on its graph."""
+    # torch.jit has it without naming it among what it exports, and without types.
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing
+
+
+def is_exported() -> bool:
+    """Whether ``torch.export`` records."""
+    exporting = getattr(torch.compiler, "is_exporting", None)  # from torch 2.7 on
+    return bool(exporting()) if exporting is not None else False
+
+
+def refuse_trace(what: str) -> None:
+    """Raise where ``torch.jit.trace`` would record a number that another image changes.
+
+    A graph that is only looked at, as mmengine's counter of operations does, is let through.
+
+    Raises:
+        InputError: It would.
+    """
+    if not is_jit_traced():
+        return
+    from torch.jit import _trace
+
+    if getattr(_trace, "_trace_module_map", None) is not None:
+        raise InputError(
+            f"torch.jit.trace cannot record {what}: how many tokens are left depends on the image, "
+            "so the trace would be wrong for the next one; take a fixed number, such as ToMe's "
+            "num_merged or sharing.num_shared"
+        )

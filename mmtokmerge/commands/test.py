@@ -69,4 +69,4 @@ def run(args: argparse.Namespace) -> None:
         test_options.compare_pictures(cfg, *args.compare)
     if args.tta:
         test_options.augment_test(cfg)
-    build_runner(cfg).test()
+    build_runner(cfg, ("test",)).test()

@@ -40,4 +40,4 @@ def run(args: argparse.Namespace) -> None:
 
     cfg = prepare(args)
     prepare_training(cfg, resume=args.resume, amp=args.amp)
-    build_runner(cfg).train()
+    build_runner(cfg, ("train", "val")).train()

@@ -7,12 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import mmengine.fileio as fileio
+import numpy as np
 from mmseg.datasets import ADE20KDataset as MMSegADE20K
 from mmseg.datasets import BaseSegDataset
 from mmseg.datasets import CityscapesDataset as MMSegCityscapes
 
+from mmtokmerge.datasets.transforms.files import read_image
+from mmtokmerge.datasets.transforms.load_annotations import IGNORE
 from mmtokmerge.errors import InputError
 from mmtokmerge.registry import DATASETS
+
+MOST_MASKS = 500
+"""How many labels are read, at most, to see whether those of two classes are black and white."""
 
 
 class CheckedFiles(BaseSegDataset):
@@ -48,7 +54,31 @@ class CheckedFiles(BaseSegDataset):
             raise InputError(f"{name}: no images found in {where}")
         self._check_pairs(samples, img_dir, ann_dir)
         num_classes = len(self.METAINFO.get("classes") or self._metainfo["classes"])
+        if num_classes == 2 and ann_dir and not self.reduce_zero_label:
+            self._refuse_black_and_white(samples)
         return [dict(sample, num_classes=num_classes) for sample in samples]
+
+    def _refuse_black_and_white(self, samples: list[dict]) -> None:
+        """Refuse masks of 0 and 255 for two classes: 255 is ignored, class 1 would never occur.
+
+        One file may lack class 1, a data set may not: reads labels until one has another id.
+        """
+        held: set[int] = set()
+        for sample in samples[:MOST_MASKS]:
+            path = sample["seg_map_path"]
+            held |= set(
+                np.unique(read_image(path, "label", "unchanged", "pillow", self.backend_args))
+                .astype(int)
+                .tolist()
+            )
+            if held - {0, IGNORE}:
+                return
+        if IGNORE in held:
+            raise InputError(
+                f"{type(self).__name__}: the labels in {osp.dirname(samples[0]['seg_map_path'])} "
+                f"hold only {' and '.join(map(str, sorted(held)))}, but the classes are 0 and 1 "
+                "and 255 is ignored: write 1 where they have 255"
+            )
 
     def _check_folder(self, key: str, folder: str | None) -> None:
         if folder and not fileio.isdir(folder, backend_args=self.backend_args):

@@ -6,16 +6,20 @@ import logging
 import os
 import re
 from argparse import Namespace
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.runner import Runner
+from torch import nn
 
 from mmtokmerge._mmpose_import import import_mmpose
 from mmtokmerge.engine.config import load_config
+from mmtokmerge.engine.config_check import check_names
 from mmtokmerge.engine.distributed import prepare_processes
+from mmtokmerge.engine.fit_data import check_model_fits_data
 from mmtokmerge.engine.policies import check_policies
 from mmtokmerge.engine.seeding import seed_train_samples
 from mmtokmerge.errors import InputError
@@ -66,22 +70,35 @@ def prepare_training(cfg: Config, resume: bool, amp: bool) -> None:
         _resume_latest(cfg)
     elif cfg.get("load_from"):
         check_checkpoint(cfg.load_from)
+    if cfg.get("load_from"):
+        strict = {"type": "mmtokmerge.StrictLoadHook", "training": True}
+        cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), strict]
     seed_train_samples(cfg)
 
 
-def build_runner(cfg: Config) -> Runner:
+def build_runner(cfg: Config, splits: Sequence[str] = ("train", "val", "test")) -> Runner:
     """The runner of the config, of its ``runner_type`` where it names one.
 
+    Args:
+        cfg: The config.
+        splits: The data loaders that will be used, whose data the heads must fit.
+
     Raises:
-        InputError: A policy of the model's token sharing has no weights, or not its own.
+        InputError: A policy of the model's token sharing has no weights, or not its own, or a head
+            does not fit the data.
     """
+    check_names(cfg)
     if "runner_type" not in cfg:
         runner = Runner.from_cfg(cfg)
     else:
         from mmengine.registry import RUNNERS
 
         runner = RUNNERS.build(cfg)
-    check_policies(runner.model)
+    model = runner.model
+    if not isinstance(model, nn.Module):  # FlexibleRunner builds it when it starts
+        return runner
+    check_policies(model)
+    check_model_fits_data(cfg, model, splits)
     return runner
 
 

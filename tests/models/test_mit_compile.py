@@ -120,12 +120,23 @@ def test_export(merging: Any) -> None:
             torch.testing.assert_close(a, b)
 
 
+class Tuple(torch.nn.Module):
+    """A backbone for tracers, which take tuples alone."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.model(x))
+
+
 @pytest.mark.parametrize("preset", ["none", "hq", "n2d", "plus"])
 def test_a_trace_is_right_for_other_batches_and_refused_for_other_grids(preset: str) -> None:
     model = MiTPlusPlus("b0", merging=preset).eval()
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        traced = torch.jit.trace(lambda y: tuple(model(y)), x, check_trace=False)
+        traced = torch.jit.trace(Tuple(model).eval(), x, check_trace=False)
         for y in (torch.randn(1, 3, 64, 64), torch.randn(3, 3, 64, 64)):
             for a, b in zip(traced(y), model(y)):
                 torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
@@ -136,14 +147,6 @@ def test_a_trace_is_right_for_other_batches_and_refused_for_other_grids(preset: 
 
 @pytest.mark.parametrize("preset", ["none", "hq", "n2d", "plus"])
 def test_an_export_with_a_dynamic_batch(preset: str) -> None:
-    class Tuple(torch.nn.Module):
-        def __init__(self, model: torch.nn.Module) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return tuple(self.model(x))
-
     model = Tuple(MiTPlusPlus("b0", merging=preset).eval()).eval()
     batch = torch.export.Dim("batch", min=1, max=8)
     program = torch.export.export(model, (torch.randn(2, 3, 64, 64),), dynamic_shapes=({0: batch},))

@@ -1,9 +1,11 @@
-"""Checks of a COCO keypoint annotation file and of a detection file, in one sentence each."""
+"""COCO keypoint files mended where that is certain, and refused in one sentence where it is not."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import mmengine.fileio as fileio
@@ -27,57 +29,200 @@ def read_json(path: str, what: str) -> Any:
         raise InputError(f"{what} {path} is not JSON, or is cut off: {error}") from error
 
 
-def check_annotations(path: str, num_keypoints: int) -> None:
-    """Check the instances that carry keypoints; the others are not used for pose.
+def mend_annotations(
+    content: Any,
+    path: str,
+    num_keypoints: int,
+    size_of: Callable[[str, Any], tuple[int, int]],
+    *,
+    detected: Collection[Any] | None = None,
+) -> list[str]:
+    """Mend in place what is certain in a COCO keypoint file, and refuse what is not.
+
+    Mended are a size that an image lacks (the file's), and of an annotation ``area`` (its box's),
+    ``iscrowd`` (0), ``num_keypoints`` (counted), ``category_id`` (where there is one category) and
+    keypoints that are not labelled (visibility below 0 becomes 0, their NaN too). An instance
+    without box or keypoints is left out.
+
+    Args:
+        content: Of the file.
+        path: The file, to be named in the sentence.
+        num_keypoints: Of the data set.
+        size_of: Width and height, as it is loaded, of the file that an image's ``file_name`` names;
+            also gets the id of an annotation that needs it.
+        detected: Ids of the images that a detector's boxes are in; there need be no instance then.
+
+    Returns:
+        What was mended, a phrase for each kind with how often.
 
     Raises:
-        InputError: The file is not COCO's, has no images or no annotated keypoints, an annotation
-            names an image that it does not list, has another number of keypoints than
-            ``num_keypoints``, or a box outside its image.
+        InputError: The file is not COCO's, an id occurs twice, a number is missing or none, an
+            image's size is not its file's, an annotation names an image or a category that is not
+            listed, has another number of keypoints or a box outside, or none is annotated.
     """
-    content = read_json(path, "annotation file")
-    images, annotations = (_table(content, key, path) for key in ("images", "annotations"))
-    by_id = {image.get("id"): image for image in images}
+    images = _table(content, "images", path)
+    if detected is None:
+        annotations = _table(content, "annotations", path)
+    else:
+        annotations = content.get("annotations") or []
+    done: Counter[str] = Counter()
+    by_id = _by_id(images, "image", path)
+    _by_id(annotations, "annotation", path)
+    kinds = _by_id(content.get("categories") or [], "category", path)
+    needed = {a.get("image_id"): a["id"] for a in annotations if _has_parts(a)}
+    for image in images:
+        name = f"image {image['id']} in {path}"
+        if not isinstance(image.get("file_name"), str):
+            raise InputError(f"{name} has the file_name {image.get('file_name')!r}, not a text")
+        if image["id"] in needed or image["id"] in (detected or ()):
+            size = size_of(image["file_name"], needed.get(image["id"]))
+            _mend_size(image, name, size, done)
+    kept = []
     count = 0
-    for annotation in filter(_is_used, annotations):
-        count += 1
+    for annotation in annotations:
+        if not _has_parts(annotation):
+            done["instances without box or keypoints left out"] += 1
+            continue
+        kept.append(annotation)
+        name = f"annotation {annotation['id']} in {path}"
         image = by_id.get(annotation.get("image_id"))
-        name = f"annotation {annotation.get('id')} in {path}"
         if image is None:
             raise InputError(
                 f"{name} belongs to image {annotation.get('image_id')}, which is not listed there"
             )
-        found = len(annotation["keypoints"])
-        if found != 3 * num_keypoints:
-            raise InputError(
-                f"{name} has {found} numbers for keypoints, but the data set has {num_keypoints} "
-                f"keypoints of x, y and visibility: {3 * num_keypoints}"
-            )
-        check_box(annotation["bbox"], image, name)
-    if count == 0:
+        _mend_keypoints(annotation, num_keypoints, name, done)
+        _mend_fields(annotation, kinds, name, done)
+        if not annotation["iscrowd"] and annotation["num_keypoints"] > 0:
+            count += 1
+            check_box(annotation["bbox"], image, name)
+    if count == 0 and detected is None:
         raise InputError(
             f"annotation file {path} has no instance with a box and annotated keypoints "
             f"({len(images)} images, {len(annotations)} annotations)"
         )
+    if "annotations" in content:
+        content["annotations"] = kept
+    return [f"{what}: {number:,}" for what, number in done.items()]
 
 
-def check_detections(path: str, ann_file: str) -> None:
-    """Check the boxes of a person detector.
+def _by_id(table: Table, what: str, path: str) -> dict[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {}
+    for row in table:
+        key = row.get("id") if isinstance(row, dict) else None
+        if isinstance(key, bool) or not isinstance(key, int):
+            raise InputError(f"one {what} in {path} has the id {key!r}, but an id is an int")
+        if key in found:
+            raise InputError(f"{what} id {key} occurs twice in {path}, but ids must be unique")
+        found[key] = row
+    return found
+
+
+def _mend_size(image: dict[str, Any], name: str, size: tuple[int, int], done: Counter[str]) -> None:
+    noted = (image.get("width"), image.get("height"))
+    if None in noted:
+        image["width"], image["height"] = size
+        done["sizes of images read from their files"] += 1
+    elif noted != size:
+        turned = ", turned as its EXIF says" if noted == size[::-1] else ""
+        raise InputError(
+            f"{name} has the size {noted[0]}x{noted[1]}, but its file {image['file_name']} is "
+            f"{size[0]}x{size[1]} pixels (width x height){turned}"
+        )
+
+
+def _mend_keypoints(
+    annotation: dict[str, Any], num_keypoints: int, name: str, done: Counter[str]
+) -> None:
+    numbers = annotation["keypoints"]
+    if not isinstance(numbers, list) or len(numbers) != 3 * num_keypoints:
+        found = len(numbers) if isinstance(numbers, list) else repr(numbers)
+        raise InputError(
+            f"{name} has {found} numbers for keypoints, but the data set has {num_keypoints} "
+            f"keypoints of x, y and visibility: {3 * num_keypoints}"
+        )
+    _check_numbers(numbers, "keypoints", name)
+    for index in range(0, len(numbers), 3):
+        x, y, visible = numbers[index : index + 3]
+        if visible < 0:
+            done["visibilities below 0 taken as 0, not labelled"] += 1
+            numbers[index : index + 3] = 0, 0, 0
+        elif visible == 0 and not (math.isfinite(x) and math.isfinite(y)):
+            done["unlabelled keypoints that are no numbers set to 0"] += 1
+            numbers[index : index + 3] = 0, 0, 0
+        elif not all(map(math.isfinite, (x, y, visible))):
+            raise InputError(
+                f"{name} has keypoint {index // 3} at ({x}, {y}) with visibility {visible}: "
+                "a labelled keypoint is finite numbers, one that is not labelled 0, 0, 0"
+            )
+    visible_ones = sum(v > 0 for v in numbers[2::3])
+    given = annotation.get("num_keypoints")
+    if given is not None:
+        _check_numbers([given], "num_keypoints", name)
+    if given is None or given > visible_ones:
+        done["num_keypoints counted"] += 1
+        annotation["num_keypoints"] = visible_ones
+
+
+def _mend_fields(
+    annotation: dict[str, Any], kinds: Mapping[int, Any], name: str, done: Counter[str]
+) -> None:
+    box = annotation["bbox"]
+    if not isinstance(box, list) or len(box) < 4:
+        raise InputError(f"{name} has the box {box}, but a box is x, y, width, height")
+    _check_numbers(box, "bbox", name)
+    if annotation.get("area") is None:
+        annotation["area"] = box[2] * box[3]
+        done["areas taken from the box"] += 1
+    _check_numbers([annotation["area"]], "area", name)
+    if annotation.get("iscrowd") is None:
+        annotation["iscrowd"] = 0
+        done["iscrowd taken as 0"] += 1
+    if annotation["iscrowd"] not in (0, 1):
+        raise InputError(f"{name} has iscrowd {annotation['iscrowd']!r}, allowed are 0 and 1")
+    if annotation.get("category_id") is None and len(kinds) == 1:
+        annotation["category_id"] = next(iter(kinds))
+        done["category_id taken from the only category"] += 1
+    kind = annotation.get("category_id")
+    if kind is None or (kinds and kind not in kinds):
+        listed = ", ".join(map(str, kinds)) or "none"
+        raise InputError(f"{name} has category_id {kind!r}, but the categories there are {listed}")
+
+
+def _check_numbers(values: Iterable[Any], key: str, name: str) -> None:
+    for value in values:
+        if type(value) not in (int, float):
+            raise InputError(f"{name} has {value!r} in {key}, where a number belongs")
+
+
+def read_detections(path: str) -> list[Any]:
+    """The boxes of a person detector.
 
     Raises:
-        InputError: The file is not a list of detections, is empty, or a detection of a person names
-            an image that ``ann_file`` does not list, or a box outside it.
+        InputError: The file is not a list of detections, is empty, or one of them lacks a field.
     """
     detections = read_json(path, "detection file")
     if not isinstance(detections, list) or not detections:
         raise InputError(f"detection file {path} is not a list of at least one detection")
-    content = read_json(ann_file, "annotation file")
-    by_id = {image.get("id"): image for image in _table(content, "images", ann_file)}
     for index, detection in enumerate(detections):
         name = f"detection {index} in {path}"
+        if not isinstance(detection, dict):
+            raise InputError(f"{name} is {detection!r}, but a detection is an object")
         missing = {"image_id", "category_id", "bbox", "score"} - set(detection)
         if missing:
             raise InputError(f"{name} has no {' and no '.join(sorted(missing))}")
+        _check_numbers([detection["score"]], "score", name)
+    return detections
+
+
+def check_detections(detections: list[Any], path: str, content: Any, ann_file: str) -> None:
+    """Check a detector's boxes of people against the annotation file's mended ``content``.
+
+    Raises:
+        InputError: A detection names an image that ``ann_file`` does not list, or a box outside it.
+    """
+    by_id = {image["id"]: image for image in content["images"]}
+    for index, detection in enumerate(detections):
+        name = f"detection {index} in {path}"
         if detection["category_id"] != 1:
             continue
         if detection["image_id"] not in by_id:
@@ -87,33 +232,29 @@ def check_detections(path: str, ann_file: str) -> None:
         check_box(detection["bbox"], by_id[detection["image_id"]], name)
 
 
-def check_box(box: Iterable[float], image: Mapping[str, Any], name: str) -> None:
+def check_box(box: Any, image: Mapping[str, Any], name: str) -> None:
     """Refuse a box (x, y, width, height) without any part inside the image; others are clipped.
 
     Raises:
         InputError: It is outside, or not four numbers.
     """
-    numbers = list(box)
-    if len(numbers) < 4:
-        raise InputError(f"{name} has the box {numbers}, but a box is x, y, width, height")
+    if not isinstance(box, list) or len(box) < 4:
+        raise InputError(f"{name} has the box {box}, but a box is x, y, width, height")
+    numbers = box
+    _check_numbers(numbers, "bbox", name)
     x, y, w, h = numbers[:4]
     width, height = image["width"], image["height"]
     inside = x < width and y < height and x + w >= 0 and y + h >= 0
-    if not inside:  # also where a number is not finite
+    if not (inside and all(map(math.isfinite, numbers[:4]))):
         raise InputError(
             f"{name} has the box {numbers[:4]} (x, y, width, height) outside its image "
             f"{image.get('file_name')} of {width}x{height} pixels"
         )
 
 
-def _is_used(annotation: Mapping[str, Any]) -> bool:
-    """Whether pose learns from an instance: boxed, not a crowd, with annotated keypoints."""
-    return (
-        "bbox" in annotation
-        and bool(annotation.get("keypoints"))
-        and not annotation.get("iscrowd", 0)
-        and annotation.get("num_keypoints", 1) > 0
-    )
+def _has_parts(annotation: Mapping[str, Any]) -> bool:
+    """Whether an instance has a box and keypoints, neither missing nor null."""
+    return annotation.get("bbox") is not None and bool(annotation.get("keypoints"))
 
 
 def _table(content: Any, key: str, path: str) -> Table:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os.path as osp
+from functools import partial
 from typing import Any
 
 import mmengine.fileio as fileio
 from mmengine.logging import print_log
 from mmpose.datasets.datasets.base import BaseCocoStyleDataset
 
-from mmtokmerge.datasets.keypoints.annotations import check_annotations, check_detections
+from mmtokmerge.datasets.keypoints.annotations import (
+    check_detections,
+    mend_annotations,
+    read_detections,
+    read_json,
+)
+from mmtokmerge.datasets.keypoints.mended_copy import write_copy
+from mmtokmerge.datasets.transforms.files import image_size
 from mmtokmerge.errors import InputError
 
 
@@ -26,31 +35,45 @@ class CheckedKeypoints(BaseCocoStyleDataset):
     """
 
     def load_data_list(self) -> list[dict]:
-        """List the samples as mmpose does, after checking the files."""
+        """List the samples as mmpose does, after checking the files and mending what is certain."""
         name = type(self).__name__
-        if self.bbox_file:
-            check_detections(self.bbox_file, self.ann_file)
-        else:
-            check_annotations(self.ann_file, self.metainfo["num_keypoints"])
+        source = self.ann_file
+        content = read_json(source, "annotation file")
         folder = self.data_prefix["img"]
         if not fileio.isdir(folder):
             raise InputError(f"{name}: data_prefix.img {folder} is not an existing folder")
+        boxes = read_detections(self.bbox_file) if self.bbox_file else None
+        mended = mend_annotations(
+            content,
+            source,
+            self.metainfo["num_keypoints"],
+            partial(self._size_of, folder),
+            detected=boxes and {box["image_id"] for box in boxes if box["category_id"] == 1},
+        )
+        if boxes is not None:
+            check_detections(boxes, self.bbox_file, content, source)
+        if mended:  # mmpose's metric reads the file too: both read the mended copy
+            print_log(
+                f"{name}: {source} is used with these mended: {'; '.join(mended)}.",
+                logger="current",
+                level=logging.WARNING,
+            )
+            self.ann_file = write_copy(content)
         samples = super().load_data_list()
         if not samples:
-            raise InputError(f"{name}: no instance of {self.bbox_file or self.ann_file} is usable")
-        self._check_images(samples, folder)
+            raise InputError(f"{name}: no instance of {self.bbox_file or source} is usable")
         return samples
 
-    def _check_images(self, samples: list[dict], folder: str) -> None:
-        present = set(fileio.list_dir_or_file(folder, list_dir=False, recursive=True))
-        named = {osp.relpath(sample["img_path"], folder): sample for sample in samples}
-        missing = sorted(set(named) - present)
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    def _size_of(self, folder: str, file_name: str, annotation: int | None) -> tuple[int, int]:
+        """Width and height of an image as it is loaded: turned as its EXIF says."""
+        path = osp.join(folder, file_name)
+        if not fileio.exists(path):
+            who = "" if annotation is None else f"annotation {annotation} of "
             raise InputError(
-                f"{type(self).__name__}: image {osp.join(folder, missing[0])}{more} does not "
-                f"exist, though annotation {named[missing[0]]['id']} of {self.ann_file} needs it"
+                f"{type(self).__name__}: image {path} does not exist, though {who}{self.ann_file} "
+                "needs it"
             )
+        return image_size(path)
 
     def _load_detection_results(self) -> list[dict]:
         """Detections as samples, their boxes clipped to the image; empty ones are left out."""

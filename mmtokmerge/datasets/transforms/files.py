@@ -12,6 +12,8 @@ from PIL import Image
 from mmtokmerge.errors import InputError
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
+ORIENTATION = 0x0112
+"""EXIF's tag; from 5 on width and height are exchanged."""
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 
 
@@ -65,3 +67,18 @@ def read_image(
     if pixels is None:
         raise InputError(f"cannot read {what} {path}: it is not an image that {backend} decodes")
     return pixels
+
+
+def image_size(path: str) -> tuple[int, int]:
+    """Width and height of an image file as it is loaded, turned as its EXIF says, by its header.
+
+    Raises:
+        InputError: The file cannot be read, or is no image.
+    """
+    try:
+        with fileio.get_local_path(path) as local, Image.open(local) as image:
+            width, height = image.size
+            sideways = image.getexif().get(ORIENTATION, 1) >= 5
+    except (OSError, SyntaxError) as error:
+        raise InputError(f"cannot read image {path}: {error}") from error
+    return (height, width) if sideways else (width, height)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from mmseg.datasets.transforms import LoadAnnotations
 
+from mmtokmerge.checks import boolean
 from mmtokmerge.datasets.transforms.files import read_image
 from mmtokmerge.errors import InputError
 from mmtokmerge.registry import TRANSFORMS
@@ -24,6 +25,7 @@ class LoadSegAnnotations(LoadAnnotations):
     Args:
         num_classes: Classes that a file's ids may name; ``None`` takes the dataset's own
             ``num_classes``, which the checked datasets put into the results.
+        reduce_zero_label: As mmseg's step has it: what the dataset is set to, or None.
         imdecode_backend: mmcv's decoding backend.
         backend_args: Arguments of mmengine's file backend.
 
@@ -35,11 +37,15 @@ class LoadSegAnnotations(LoadAnnotations):
     def __init__(
         self,
         num_classes: int | None = None,
+        reduce_zero_label: bool | None = None,
         imdecode_backend: str = "pillow",
         backend_args: dict | None = None,
     ) -> None:
         super().__init__(imdecode_backend=imdecode_backend, backend_args=backend_args)
         self.num_classes = num_classes
+        if reduce_zero_label is not None:
+            boolean("LoadSegAnnotations: reduce_zero_label", reduce_zero_label)
+        self.reduce_zero_label = reduce_zero_label  # not mmseg's, which warns and remembers
 
     def transform(self, results: dict) -> dict:
         """Load ``results['seg_map_path']``."""
@@ -69,7 +75,13 @@ class LoadSegAnnotations(LoadAnnotations):
         classes[IGNORE] = IGNORE
         for old, new in (results.get("label_map") or {}).items():
             classes[old] = new
-        if not results.get("reduce_zero_label"):
+        of_dataset = bool(results.get("reduce_zero_label"))
+        if self.reduce_zero_label not in (None, of_dataset):
+            raise InputError(
+                f"LoadSegAnnotations has reduce_zero_label={self.reduce_zero_label}, but its "
+                f"dataset has {of_dataset}: set both alike, or only the dataset's"
+            )
+        if not of_dataset:
             return classes
         return np.concatenate(([IGNORE], classes[: IGNORE - 1], [IGNORE]))
 

@@ -108,14 +108,21 @@ class SegformerPoseHead(HeatmapHead):
         test_cfg: Mapping[str, Any] | None = None,
     ) -> Any:
         """mmpose's predictions; arguments as for its heads."""
-        for sample in batch_data_samples:
-            if "flip_indices" in sample.metainfo:
-                self._check_keypoints(sample, len(sample.metainfo["flip_indices"]))
-        return super().predict(feats, batch_data_samples, test_cfg or {})
+        test_cfg = test_cfg or {}
+        # A head of several data sets' keypoints gives those of one by output_keypoint_indices.
+        picks = test_cfg.get("output_keypoint_indices") is not None
+        if test_cfg.get("flip_test") or not picks:
+            combined = getattr(self.decoder, "heatmap_type", None) == "combined"
+            each = 3 if combined else 1  # UDP's combined heatmaps: a score and two offsets
+            for sample in batch_data_samples:
+                if "flip_indices" in sample.metainfo:
+                    self._check_keypoints(sample, each * len(sample.metainfo["flip_indices"]), each)
+        return super().predict(feats, batch_data_samples, test_cfg)
 
-    def _check_keypoints(self, sample: Any, number: int) -> None:
+    def _check_keypoints(self, sample: Any, number: int, each: int = 1) -> None:
         if number != self.out_channels:
+            what = "keypoints" if each == 1 else f"channels, {each} for each keypoint"
             raise InputError(
                 f"head.out_channels is {self.out_channels}, but the samples have {number} "
-                f"keypoints (image {sample.get('img_path', 'unknown')})"
+                f"{what} (image {sample.get('img_path', 'unknown')})"
             )

@@ -29,7 +29,7 @@ class CfgOptions(argparse.Action):
         read = DictAction(self.option_strings, self.dest, nargs="+")
         try:
             read(parser, namespace, values, option_string)
-        except (AssertionError, SyntaxError, ValueError) as error:
+        except (AssertionError, RecursionError, SyntaxError, ValueError) as error:
             shown = " ".join(map(str, values or ()))
             parser.error(f"--cfg-options {shown}: the value cannot be read ({error})")
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import os
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmtokmerge.engine.config_names import find_config
 from mmtokmerge.errors import InputError
+
+DICTS = ("optimizer", "clip_grad", "backbone", "neck", "sharing", "policy", "auxiliary_head")
+"""Dicts inside a config, beside ``*_cfg``, that it may lack and an option may make."""
 
 
 def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
@@ -24,12 +27,13 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         InputError: The file or one it inherits from is missing or cannot be read, or a key of
             ``options`` leads nowhere.
     """
-    if not os.path.isfile(path):
-        raise InputError(f"There is no config file at {path}.")
+    path = find_config(path)
     try:
         cfg = Config.fromfile(path)
-    except (SyntaxError, NameError, OSError) as error:
-        raise InputError(f"The config {path} cannot be read: {error}.") from error
+    except InputError:
+        raise
+    except Exception as error:  # a config is somebody's code, which may fail in any way
+        raise InputError(f"The config {path} cannot be read: {_words(error)}.") from error
     for key in options or {}:
         _check_option(cfg, key)
     try:
@@ -39,11 +43,29 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
     return cfg
 
 
+def _words(error: Exception) -> str:
+    """An error in one line, with its kind where the text alone would say nothing."""
+    text = " ".join(str(error).split())
+    return (
+        text
+        if isinstance(error, (SyntaxError, NameError, OSError))
+        else (f"{type(error).__name__}: {text}")
+    )
+
+
+def _may_be_made(part: str, depth: int, runner_keys: set[str]) -> bool:
+    """Whether an option may make a dict of this name: a key of the runner, or a setting's dict.
+
+    What it holds is checked with the whole config, when types and their arguments are looked up.
+    """
+    return part in runner_keys if depth == 0 else part.endswith("_cfg") or part in DICTS
+
+
 def _check_option(cfg: Config, key: str) -> None:
     """Raise InputError where a dotted key leads through something that the config does not have."""
     node: Any = cfg
     parts = key.split(".")
-    runner_keys = set(inspect.signature(Runner.__init__).parameters)
+    runner_keys = {*inspect.signature(Runner.__init__).parameters, "auto_scale_lr"}
     for depth, part in enumerate(parts):
         if isinstance(node, (list, tuple)):
             if not part.isdigit() or int(part) >= len(node):
@@ -54,7 +76,11 @@ def _check_option(cfg: Config, key: str) -> None:
             continue
         if not hasattr(node, "keys"):
             return
+        if not node.keys():  # an empty dict, or one that this option makes: it may hold anything
+            return
         is_last = depth == len(parts) - 1
+        if part not in node and not is_last and _may_be_made(part, depth, runner_keys):
+            return
         if part not in node and not (is_last and (depth > 0 or part in runner_keys)):
             near = difflib.get_close_matches(part, list(node.keys()), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -30,6 +30,8 @@ def prepare(args: Namespace) -> Config:
     """The config of a tool's run: overridden, with a work_dir, packages and processes ready."""
     load_weights_safely()
     cfg = load_config(args.config, args.cfg_options)
+    if not cfg.get("model"):
+        raise InputError(f"The config {args.config} has no model to train or test.")
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir

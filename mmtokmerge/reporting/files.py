@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import socket
 import tempfile
 import time
 from pathlib import Path
@@ -13,8 +15,8 @@ from typing import Any
 from mmtokmerge.errors import InputError
 
 PARTIAL_SUFFIX = ".partial"
-ABANDONED_S = 3600.0
-"""A partial file that nobody has written to for so long was left behind by a killed process."""
+ABANDONED_S = 86400.0
+"""A partial file of another machine that nobody has written to for so long was left behind."""
 
 
 def replace_file(path: str | Path, content: bytes) -> None:
@@ -24,33 +26,58 @@ def replace_file(path: str | Path, content: bytes) -> None:
     name. What a killed process left behind in the folder is removed.
 
     Raises:
-        OSError: It cannot be written; the old file is as it was, and no partial file is left.
+        OSError: It cannot be written, with the target's name; the old file is as it was, and no
+            partial file is left.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(target.parent)
-    handle, partial = tempfile.mkstemp(
-        prefix=f".{target.name}.", suffix=PARTIAL_SUFFIX, dir=target.parent
-    )
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(partial, _default_mode())
-        os.replace(partial, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
-        raise
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(target.parent)
+        handle, partial = tempfile.mkstemp(
+            prefix=f".{target.name}.{_owner()}.", suffix=PARTIAL_SUFFIX, dir=target.parent
+        )
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(partial, _default_mode())
+            os.replace(partial, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(partial)
+            raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(target)) from error
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove partial files in ``folder`` that a killed process left behind."""
+    """Remove partial files in ``folder`` whose process is gone."""
     for partial in folder.glob(f".*{PARTIAL_SUFFIX}"):
+        found = re.search(r"\.([\w-]+)-(\d+)\.[^.]*\.partial$", partial.name)
         with contextlib.suppress(OSError):
-            if time.time() - partial.stat().st_mtime > ABANDONED_S:
+            here = found is not None and found[1] == _host()
+            old = time.time() - partial.stat().st_mtime > ABANDONED_S
+            if old or (here and found is not None and not _runs(int(found[2]))):
                 partial.unlink()
+
+
+def _owner() -> str:
+    return f"{_host()}-{os.getpid()}"
+
+
+def _host() -> str:
+    return re.sub(r"[^\w-]", "_", socket.gethostname())
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

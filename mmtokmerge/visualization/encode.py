@@ -39,7 +39,7 @@ def encode_one(
     one = dict(inputs=[inputs[index]], data_samples=[samples[index]] if samples else None)
     whole = x = model.data_preprocessor(one, False)["inputs"]  # (1, 3, H, W)
     height, width = x.shape[2:]
-    pixels = inputs[index].flip(0)  # mmseg loads BGR
+    pixels = to_rgb(inputs[index])
     pixels = nn.functional.pad(pixels, (0, width - pixels.shape[2], 0, height - pixels.shape[1]))
     test_cfg = getattr(model, "test_cfg", None) or {}
     if test_cfg.get("mode") == "slide":
@@ -55,6 +55,25 @@ def encode_one(
     ):
         model.backbone(x)
     return pad_to_patches(pixels, model.backbone), records, note
+
+
+def to_rgb(image: Tensor) -> Tensor:
+    """What a person sees of an image ``(C, H, W)`` as mmseg loads it, BGR first.
+
+    Gray is shown gray, of more than three channels the first three, of two the first. Values that
+    are no bytes are stretched from the least to the most.
+
+    Returns:
+        ``(3, H, W)`` from 0 to 255.
+    """
+    shown = image[:3].flip(0) if len(image) >= 3 else image[:1].expand(3, -1, -1)
+    if image.dtype == torch.uint8:
+        return shown
+    shown = shown.float().nan_to_num()
+    low, high = shown.min(), shown.max()
+    if float(low) >= 0 and float(high) <= 255:
+        return shown
+    return (shown - low) * (255 / (high - low).clamp(min=1e-6))
 
 
 def pad_to_patches(pixels: Tensor, backbone: nn.Module) -> Tensor:

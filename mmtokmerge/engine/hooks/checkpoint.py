@@ -8,6 +8,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 
 from mmtokmerge.engine.atomic_backend import ATOMIC_BACKEND, AtomicLocalBackend
+from mmtokmerge.engine.resume_schedule import follow_config
 from mmtokmerge.errors import InputError
 from mmtokmerge.registry import HOOKS
 
@@ -56,6 +57,8 @@ class SafeCheckpointHook(CheckpointHook):
                 f"Cannot resume from {runner._load_from}: it holds weights alone, no training "
                 "state; set load_from without resume to start a new run from these weights."
             )
+        if runner._resume:
+            follow_config(runner, checkpoint)
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
         super()._save_checkpoint_with_step(runner, step, meta)

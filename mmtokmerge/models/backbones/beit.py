@@ -51,6 +51,7 @@ class BEiT(VisionTransformer):
         fused_attention: Use fused attention kernels, see :func:`mmtokmerge.layers.attend`; False
             spells the softmax out.
         with_cp: Recompute each layer in the backward pass to save memory.
+        pretrained: See :class:`mmtokmerge.VisionTransformer`.
         init_cfg: MMEngine's initialisation; 'Pretrained' resizes the relative position biases.
 
     Raises:
@@ -83,6 +84,7 @@ class BEiT(VisionTransformer):
         final_norm: bool = False,
         fused_attention: bool = True,
         with_cp: bool = False,
+        pretrained: str | None = None,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         if isinstance(init_values, bool) or not isinstance(init_values, (int, float)):
@@ -108,6 +110,7 @@ class BEiT(VisionTransformer):
             final_norm=final_norm,
             fused_attention=fused_attention,
             with_cp=with_cp,
+            pretrained=pretrained,
             init_cfg=init_cfg,
         )
         for layer in self.layers:

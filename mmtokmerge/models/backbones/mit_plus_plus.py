@@ -14,6 +14,7 @@ from mmengine.model.weight_init import constant_init, normal_init, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmtokmerge.checks import boolean, number_in, whole_number
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.kernels.plain import reuses_memory
 from mmtokmerge.kernels.residual import residual
@@ -23,7 +24,7 @@ from mmtokmerge.layers.layout import to_map
 from mmtokmerge.merging import StageMerging, read_merging
 from mmtokmerge.merging.segformer.arch import MIT_ARCHS, MiTArch, read_arch
 from mmtokmerge.merging.segformer.presets import MergingConfig
-from mmtokmerge.models.weights.pretrained import initialise
+from mmtokmerge.models.weights.pretrained import first_weights, initialise
 from mmtokmerge.registry import MODELS
 
 DOWNSAMPLE_MODES = ("bilinear", "nearest")
@@ -143,6 +144,7 @@ class MiTPlusPlus(BaseModule):
         fused_attention: Use fused attention kernels, see :func:`mmtokmerge.layers.attend`; False
             spells the softmax out.
         with_cp: Recompute each layer in the backward pass to save memory.
+        pretrained: mmseg's older name for ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
         init_cfg: MMEngine's initialisation, a pretrained checkpoint for example.
 
     Raises:
@@ -166,9 +168,10 @@ class MiTPlusPlus(BaseModule):
         act_cfg: Mapping[str, Any] | None = None,
         fused_attention: bool = True,
         with_cp: bool = False,
+        pretrained: str | None = None,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
+        super().__init__(init_cfg=first_weights(pretrained, init_cfg))
         self.arch: MiTArch = read_arch(arch)
         stages = read_merging(merging, proportional)
         _check_downsample(downsample, downsample_mode)
@@ -178,8 +181,10 @@ class MiTPlusPlus(BaseModule):
             ("attn_drop_rate", attn_drop_rate),
             ("drop_path_rate", drop_path_rate),
         ):
-            if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
-                raise InputError(f"{name} must be from 0 up to but not including 1, got {rate!r}")
+            number_in(name, rate, 0, 1, below=True)
+        boolean("with_cp", with_cp)
+        boolean("fused_attention", fused_attention)
+        whole_number("in_channels", in_channels, 1)
         self.downsample = downsample
         self.downsample_mode = downsample_mode
         self.out_indices = tuple(out_indices)
@@ -282,7 +287,7 @@ class MiTPlusPlus(BaseModule):
 
 
 def _check_downsample(downsample: int, mode: str) -> None:
-    if isinstance(downsample, bool) or downsample not in (1, 2):
+    if type(downsample) is not int or downsample not in (1, 2):
         raise InputError(f"downsample must be 1 or 2, got {downsample!r}")
     if mode not in DOWNSAMPLE_MODES:
         allowed = " and ".join(map(repr, DOWNSAMPLE_MODES))

@@ -14,6 +14,7 @@ from mmengine.model.weight_init import constant_init, kaiming_init, trunc_normal
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmtokmerge.checks import boolean, number_in, whole_number
 from mmtokmerge.errors import InputError
 from mmtokmerge.layers import PatchEmbed, RelativePositions, TokenFeatures, ViTLayer
 from mmtokmerge.layers.token_reduction import TokenReduction, or_identity
@@ -36,7 +37,7 @@ from mmtokmerge.models.backbones.vit_options import (
 from mmtokmerge.models.policies import TokenSharing
 from mmtokmerge.models.reducers import ThresholdReducer
 from mmtokmerge.models.weights.grids import GRID_KEY, remember_grid
-from mmtokmerge.models.weights.pretrained import initialise, read_thresholds
+from mmtokmerge.models.weights.pretrained import first_weights, initialise, read_thresholds
 from mmtokmerge.registry import MODELS
 
 OUT_TYPES = ("map", "tokens")
@@ -89,6 +90,7 @@ class VisionTransformer(BaseModule):
             for rounding. Off until ``benchmarks/unpadded_gpu.py`` has measured it on a GPU; on a
             CPU, in fp32 and in training it takes the images one after the other.
         with_cp: Recompute each layer in the backward pass to save memory.
+        pretrained: mmseg's older name for ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
         init_cfg: MMEngine's initialisation; 'Pretrained' resizes position embeddings.
 
     Raises:
@@ -126,9 +128,29 @@ class VisionTransformer(BaseModule):
         fused_attention: bool = True,
         unpadded_attention: bool = False,
         with_cp: bool = False,
+        pretrained: str | None = None,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
+        super().__init__(init_cfg=first_weights(pretrained, init_cfg))
+        for name, rate in (
+            ("drop_rate", drop_rate),
+            ("attn_drop_rate", attn_drop_rate),
+            ("drop_path_rate", drop_path_rate),
+        ):
+            number_in(name, rate, 0, 1, below=True)
+        for name, value in (("patch_size", patch_size), ("in_channels", in_channels)):
+            whole_number(name, value, 1)
+        if number_in("mlp_ratio", mlp_ratio, 0, 1024) <= 0:
+            raise InputError(f"mlp_ratio must be above 0, got {mlp_ratio!r}")
+        for name, flag in (
+            ("with_cp", with_cp),
+            ("with_cls_token", with_cls_token),
+            ("with_dist_token", with_dist_token),
+            ("final_norm", final_norm),
+            ("proportional", proportional),
+            ("fused_attention", fused_attention),
+        ):
+            boolean(name, flag)
         self.arch = read_arch(arch, self.archs)
         self.embed_dims, depth = self.arch["embed_dims"], self.arch["num_layers"]
         self.patch_size = patch_size
@@ -168,7 +190,7 @@ class VisionTransformer(BaseModule):
                 grid,
                 embed_dims=self.embed_dims,
                 num_heads=self.arch["num_heads"],
-                feedforward_channels=mlp_ratio * self.embed_dims,
+                feedforward_channels=int(mlp_ratio * self.embed_dims),
                 qkv_bias=qkv_bias,
                 drop=drop_rate,
                 attn_drop=attn_drop_rate,

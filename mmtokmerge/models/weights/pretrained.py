@@ -18,6 +18,25 @@ Prepare = Callable[[dict[str, Tensor], Grid | None], None]
 InitConfig = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
 
+def first_weights(pretrained: str | None, init_cfg: InitConfig) -> InitConfig:
+    """One ``init_cfg`` of mmseg's two names for it.
+
+    Raises:
+        InputError: Both are given.
+        InputTypeError: ``pretrained`` is no path.
+    """
+    if pretrained is None:
+        return init_cfg
+    if not isinstance(pretrained, str):
+        raise InputTypeError(f"pretrained must be a path, a URL or None, got {pretrained!r}")
+    if init_cfg is not None:
+        raise InputError(
+            f"pretrained={pretrained!r} and init_cfg={init_cfg!r} both name the first weights: "
+            "give init_cfg alone"
+        )
+    return {"type": "Pretrained", "checkpoint": pretrained}
+
+
 def initialise(
     backbone: nn.Module,
     init_cfg: InitConfig,

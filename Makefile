@@ -33,8 +33,8 @@ $(STAMP): requirements/lock.txt pyproject.toml setup.py
 check: install  ## what was found, what works, and the fix for what does not
 	$(PY) -m mmtokmerge check
 
-demo: install  ## train, test, time and draw token merging on generated street scenes
-	OMP_NUM_THREADS=$${DEMO_THREADS:-2} $(PY) tools/demo.py
+demo: install  ## test, time and draw token merging on generated streets; TRAIN=1 trains first
+	OMP_NUM_THREADS=$${DEMO_THREADS:-2} $(PY) -u tools/demo.py $(if $(TRAIN),--train)
 
 lint: install  ## ruff and mypy
 	$(PY) -m ruff check .

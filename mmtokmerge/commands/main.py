@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ from mmtokmerge.errors import InputError
 TRACEBACK_ENV = "MMTOKMERGE_TRACEBACK"
 INTERRUPTED = 130
 """Exit status of a command that Ctrl-C stopped, as shells have it."""
+DISK_ERRORS = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EROFS)
 
 VERBS = {
     "train": "train",
@@ -132,10 +134,11 @@ def guard(action: Callable[[], object]) -> int:
         _show_traceback()
         return _fail("stopped by Ctrl-C; what was finished is kept.", INTERRUPTED)
     except OSError as error:
-        if error.errno is None or error.filename is None:
+        if error.filename is None and error.errno not in DISK_ERRORS:
             raise
         _show_traceback()
-        return _fail(f"{error.filename}: {error.strerror}.")
+        where = f"{error.filename}: " if error.filename else "cannot write: "
+        return _fail(f"{where}{error.strerror}.")
     return status if isinstance(status, int) else 0
 
 

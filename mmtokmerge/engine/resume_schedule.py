@@ -39,7 +39,7 @@ def follow_config(runner: Any, checkpoint: dict[str, Any]) -> None:
     schedulers = runner._build_param_scheduler(
         copy.deepcopy(runner.cfg.param_scheduler), OptimWrapper(stand_in)
     )
-    steps = max((state.get("last_step", 0) for state in saved), default=0)
+    steps = max((state.get("_global_step", 0) for state in saved), default=0)
     stand_in.step()  # schedulers expect one before theirs
     for _ in range(steps):
         for scheduler in schedulers:

@@ -51,7 +51,12 @@ def save_pictures(cfg: Config, show_dir: str) -> None:
         hook["enable"] = True
         hook["out_dir"] = show_dir
         return
+    if hook.get("type") in ("SegVisualizationHook", "mmseg.SegVisualizationHook"):
+        hook["type"] = "mmtokmerge.MergeVisualizationHook"  # which draws merged tokens too
     hook["draw"] = True
+    if not cfg.get("visualizer"):
+        backends = [dict(type="LocalVisBackend")]
+        cfg.visualizer = dict(type="SegLocalVisualizer", vis_backends=backends, name="visualizer")
     cfg.visualizer["save_dir"] = show_dir
 
 

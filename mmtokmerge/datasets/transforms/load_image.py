@@ -6,7 +6,24 @@ import numpy as np
 from mmcv.transforms import LoadImageFromFile
 
 from mmtokmerge.datasets.transforms.files import read_image
+from mmtokmerge.errors import InputError
 from mmtokmerge.registry import TRANSFORMS
+
+
+def three_channels(image: np.ndarray, path: str | None) -> np.ndarray:
+    """``(H, W, 3)`` of a gray ``(H, W)`` or ``(H, W, 1)`` image or one with transparency.
+
+    Raises:
+        InputError: It has another number of axes or channels.
+    """
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        raise InputError(
+            f"an image {path or 'given as an array'} is of shape {image.shape}, but must be "
+            "(H, W) or (H, W, channels) with 1, 3 or 4 channels"
+        )
+    return image.repeat(3, axis=2) if image.shape[2] == 1 else image[..., :3]
 
 
 @TRANSFORMS.register_module()
@@ -48,6 +65,8 @@ class LoadImage(LoadImageFromFile):
             image = read_image(
                 path, "image", self.color_type, self.imdecode_backend, self.backend_args
             )
+        if self.color_type == "color":
+            image = three_channels(image, results.get("img_path"))
         if self.to_float32:
             image = image.astype(np.float32)
         results["img"] = image

@@ -1,0 +1,150 @@
+"""One rule for every way in which weights reach a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engine_helpers import run_tool, weights_of, write_config
+from torch import Tensor, nn
+
+from mmtokmerge.errors import InputError
+from mmtokmerge.models.backbones import MiTPlusPlus
+from mmtokmerge.models.weights.fit import fit_weights, load_weights
+from mmtokmerge.models.weights.safe_load import load_weights_safely
+
+SMALL = dict(embed_dims=8, num_layers=(1, 1, 1, 1))
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+
+
+def saved(path: Path, weights: dict[str, Any]) -> dict[str, str]:
+    torch.save(weights, path)
+    return dict(type="Pretrained", checkpoint=str(path))
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone.", "module.", "model.", "module.backbone."])
+@pytest.mark.parametrize("as_list", [False, True])
+def test_known_prefixes_load_all_of_a_backbone(prefix: str, as_list: bool, tmp_path: Path) -> None:
+    load_weights_safely()
+    source = MiTPlusPlus(SMALL)
+    weights: dict[str, Any] = {prefix + k: v for k, v in source.state_dict().items()}
+    if "backbone" in prefix:
+        weights |= {"decode_head.conv_seg.weight": torch.zeros(3, 8, 1, 1)}
+    init = saved(tmp_path / "w.pth", {"state_dict": weights})
+    model = MiTPlusPlus(SMALL, init_cfg=[init] if as_list else init)
+    assert not same(model, source)
+    model.init_weights()
+    assert same(model, source)
+
+
+def test_safetensors_load(tmp_path: Path) -> None:
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    source = MiTPlusPlus(SMALL)
+    save_file(dict(source.state_dict()), str(tmp_path / "w.safetensors"))
+    load_weights_safely()
+    model = MiTPlusPlus(
+        SMALL, init_cfg=dict(type="Pretrained", checkpoint=str(tmp_path / "w.safetensors"))
+    )
+    model.init_weights()
+    assert same(model, source)
+
+
+def test_hugging_faces_layout_is_converted_on_the_fly(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.SegformerModel(transformers.SegformerConfig()).eval()  # B0
+    init = saved(tmp_path / "hf.pth", dict(theirs.state_dict()))
+    eps = dict(type="LN", eps=1e-5)
+    model = MiTPlusPlus("b0", norm_cfg=eps, init_cfg=init).eval()
+    model.init_weights()
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        wanted = theirs(x, output_hidden_states=True).hidden_states
+        for a, b in zip(model(x), wanted):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        (lambda: MiTPlusPlus("b1").state_dict(), "It looks like b1's weights"),
+        (lambda: MiTPlusPlus("b0", in_channels=4).state_dict(), "images of 4 channels"),
+        (lambda: {"x.weight": torch.zeros(2)}, "It looks like weights of x"),
+        (
+            lambda: dict(list(MiTPlusPlus("b0").state_dict().items())[:-1]),
+            "layers.3.2.bias is missing",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_it_looks_like(weights: Any, says: str) -> None:
+    with pytest.raises(InputError, match=r"does not fit") as caught:
+        fit_weights(MiTPlusPlus("b0"), weights(), "w.pth")
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+class Network(nn.Module):
+    def __init__(self, classes: int, auxiliary: bool = False) -> None:
+        super().__init__()
+        self.backbone = nn.Linear(4, 4)
+        self.decode_head = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, classes))
+        if auxiliary:
+            self.auxiliary_head = nn.Linear(4, classes)
+
+
+def test_fine_tuning_takes_another_class_count_and_says_so() -> None:
+    source, model = Network(3), Network(5, auxiliary=True)
+    fitted = fit_weights(model, source.state_dict(), "w.pth", training=True)
+    assert [note for note in fitted.notes if "3 instead of 5" in note]
+    assert [note for note in fitted.notes if "no auxiliary_head" in note]
+    model.load_state_dict(fitted.weights, strict=False)
+    assert torch.equal(model.backbone.weight, source.backbone.weight)
+    assert torch.equal(model.decode_head[0].weight, source.decode_head[0].weight)
+    with pytest.raises(InputError, match="decode_head"):
+        fit_weights(model, source.state_dict(), "w.pth")
+
+
+def test_a_backbone_alone_begins_a_training_but_not_a_test() -> None:
+    source, model = Network(3), Network(3)
+    weights: dict[str, Tensor] = source.backbone.state_dict()
+    fitted = fit_weights(model, weights, "w.pth", training=True)
+    assert set(fitted.weights) == {"backbone.weight", "backbone.bias"}
+    with pytest.raises(InputError, match="decode_head"):
+        fit_weights(model, weights, "w.pth")
+
+
+def test_load_weights_reads_and_loads(tmp_path: Path) -> None:
+    source, model = Network(3), Network(3)
+    torch.save({"state_dict": source.state_dict(), "meta": {"iter": 4}}, tmp_path / "w.pth")
+    assert load_weights(model, str(tmp_path / "w.pth"))["meta"] == {"iter": 4}
+    assert same(model, source)
+
+
+@pytest.mark.slow
+def test_load_from_of_what_fits_nothing_is_an_error_and_of_a_backbone_trains(
+    tmp_path: Path,
+) -> None:
+    config = write_config(tmp_path)
+    other = tmp_path / "other.pth"
+    torch.save({"x": torch.zeros(1)}, other)
+    wrong = run_tool(
+        "train.py", config, "--work-dir", tmp_path / "a", "--cfg-options", f"load_from={other}"
+    )
+    assert wrong.status == 1 and "does not fit" in wrong.error
+    assert not list((tmp_path / "a").glob("*.pth"))
+    assert run_tool("train.py", config, "--work-dir", tmp_path / "b").status == 0
+    first = max((tmp_path / "b").glob("iter_*.pth"))
+    backbone = {
+        key.removeprefix("backbone."): value
+        for key, value in weights_of(first).items()
+        if key.startswith("backbone.")
+    }
+    torch.save(backbone, other)
+    options = [f"load_from={other}", "optim_wrapper.optimizer.lr=0.0"]
+    right = run_tool("train.py", config, "--work-dir", tmp_path / "c", "--cfg-options", *options)
+    assert right.status == 0 and "has no decode_head" in right.output
+    after = weights_of(max((tmp_path / "c").glob("iter_*.pth")))
+    assert all(torch.equal(after[f"backbone.{key}"], value) for key, value in backbone.items())

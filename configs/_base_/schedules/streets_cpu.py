@@ -2,6 +2,6 @@
 _base_ = ["./demo.py"]
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-6, by_epoch=False, begin=0, end=100),
-    dict(type="PolyLR", eta_min=0.0, power=1.0, by_epoch=False, begin=100, end=2000),
+    dict(type="PolyLR", eta_min=0.0, power=1.0, by_epoch=False, begin=100, end=1300),
 ]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=2000, val_interval=1000)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=1300, val_interval=1300)

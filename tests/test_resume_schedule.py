@@ -50,6 +50,7 @@ def checkpoint(end: int, steps: int) -> dict[str, Any]:
     return {
         "optimizer": optimizer.state_dict(),
         "param_schedulers": [each.state_dict() for each in schedulers],
+        "meta": {"iter": steps, "epoch": 0},
     }
 
 

@@ -138,7 +138,7 @@ def guard(action: Callable[[], object]) -> int:
             raise
         _show_traceback()
         where = f"{error.filename}: " if error.filename else "cannot write: "
-        return _fail(f"{where}{error.strerror}.")
+        return _fail(f"{where}{error.strerror or error}.")
     return status if isinstance(status, int) else 0
 
 

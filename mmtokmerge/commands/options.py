@@ -31,7 +31,13 @@ class CfgOptions(argparse.Action):
             read(parser, namespace, values, option_string)
         except (AssertionError, RecursionError, SyntaxError, ValueError) as error:
             shown = " ".join(map(str, values or ()))
-            parser.error(f"--cfg-options {shown}: the value cannot be read ({error})")
+            reason = (
+                "a value holds numbers, words and lists of them; a dict is set key by key, such as "
+                "KEY.type=NAME, or in a config that inherits"
+                if isinstance(error, RecursionError)
+                else error
+            )
+            parser.error(f"--cfg-options {shown}: the value cannot be read ({reason})")
 
 
 def add_cfg_options(parser: argparse.ArgumentParser, whose: str = "the config") -> None:

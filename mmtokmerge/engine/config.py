@@ -6,13 +6,16 @@ import difflib
 import inspect
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from mmtokmerge.engine.config_names import find_config
 from mmtokmerge.errors import InputError
 
-DICTS = ("optimizer", "clip_grad", "backbone", "neck", "sharing", "policy", "auxiliary_head")
+DICTS = (
+    *("optimizer", "clip_grad", "custom_keys", "backbone", "neck", "sharing", "policy"),
+    *("auxiliary_head", "metainfo", "data_prefix", "sampler", "batch_sampler", "collate_fn"),
+)
 """Dicts inside a config, beside ``*_cfg``, that it may lack and an option may make."""
 
 
@@ -36,6 +39,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         raise InputError(f"The config {path} cannot be read: {_words(error)}.") from error
     for key in options or {}:
         _check_option(cfg, key)
+        _open_none(cfg, key)
     try:
         cfg.merge_from_dict(options or {})
     except (KeyError, TypeError, AssertionError) as error:
@@ -51,6 +55,20 @@ def _words(error: Exception) -> str:
         if isinstance(error, (SyntaxError, NameError, OSError))
         else (f"{type(error).__name__}: {text}")
     )
+
+
+def _open_none(cfg: Config, key: str) -> None:
+    """Make an empty dict of a setting that is None where a dotted key leads into it."""
+    node: Any = cfg
+    for part in key.split(".")[:-1]:
+        if isinstance(node, (list, tuple)):
+            node = node[int(part)]
+            continue
+        if not hasattr(node, "keys") or part not in node:
+            return
+        if node[part] is None:
+            node[part] = ConfigDict()
+        node = node[part]
 
 
 def _may_be_made(part: str, depth: int, runner_keys: set[str]) -> bool:
@@ -76,7 +94,8 @@ def _check_option(cfg: Config, key: str) -> None:
             continue
         if not hasattr(node, "keys"):
             return
-        if not node.keys():  # an empty dict, or one that this option makes: it may hold anything
+        names_modules = depth > 0 and parts[depth - 1] == "custom_keys"
+        if names_modules or not node.keys():  # also a dict that this option makes: holds anything
             return
         is_last = depth == len(parts) - 1
         if part not in node and not is_last and _may_be_made(part, depth, runner_keys):

@@ -48,16 +48,20 @@ def save_pictures(cfg: Config, show_dir: str) -> None:
             "--show-dir needs a hook under default_hooks.visualization, but the config has none."
         )
     if cfg.get("default_scope") == "mmpose":
+        if hook.get("type") in ("PoseVisualizationHook", "mmpose.PoseVisualizationHook"):
+            hook["type"] = "mmtokmerge.PoseMergeVisualizationHook"
         hook["enable"] = True
         hook["out_dir"] = show_dir
         return
     if hook.get("type") in ("SegVisualizationHook", "mmseg.SegVisualizationHook"):
         hook["type"] = "mmtokmerge.MergeVisualizationHook"  # which draws merged tokens too
     hook["draw"] = True
-    if not cfg.get("visualizer"):
-        backends = [dict(type="LocalVisBackend")]
-        cfg.visualizer = dict(type="SegLocalVisualizer", vis_backends=backends, name="visualizer")
-    cfg.visualizer["save_dir"] = show_dir
+    visualizer = cfg.setdefault(
+        "visualizer", ConfigDict(type="SegLocalVisualizer", name="visualizer")
+    )
+    if not visualizer.get("vis_backends"):  # mmengine then keeps no picture
+        visualizer["vis_backends"] = [ConfigDict(type="LocalVisBackend")]
+    visualizer["save_dir"] = show_dir
 
 
 def compare_pictures(cfg: Config, config: str, checkpoint: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 
 from mmtokmerge.errors import InputError
@@ -33,13 +35,27 @@ def refuse_trace(what: str) -> None:
     Raises:
         InputError: It would.
     """
-    if not is_jit_traced():
-        return
-    from torch.jit import _trace
-
-    if getattr(_trace, "_trace_module_map", None) is not None:
+    if is_jit_traced() and not _is_only_counted():
         raise InputError(
             f"torch.jit.trace cannot record {what}: how many tokens are left depends on the image, "
             "so the trace would be wrong for the next one; take a fixed number, such as ToMe's "
             "num_merged or sharing.num_shared"
         )
+
+
+def _is_only_counted() -> bool:
+    """Whether the graph is made by itself, to be looked at, and for no ONNX file.
+
+    torch says so nowhere: ``torch.jit.trace`` of a function records without that function, and the
+    export to ONNX, which uses it, has named the modules before.
+    """
+    from torch.jit import _trace
+
+    if getattr(_trace, "_trace_module_map", None) is not None:
+        return False
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "_get_trace_graph":
+            return True
+        frame = frame.f_back
+    return False

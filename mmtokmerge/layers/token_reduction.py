@@ -70,7 +70,7 @@ class TokenReduction:
         current = self.assignment
         if current is None or not (self.proportional or current.padded):
             return None
-        sizes = current.sizes.expand(len(tokens), -1)
+        sizes = current.sizes.expand(tokens.shape[0], -1)
         sizes = F.pad(sizes, (self.num_prefix, 0), value=1)
         weights = sizes if self.proportional else (sizes > 0)
         return weights.float().log().to(tokens.dtype)[:, None, None]
@@ -79,7 +79,7 @@ class TokenReduction:
         """``(B,)`` int32, tokens of each image that are not padding; None where none are."""
         if self.assignment is None or not self.assignment.padded:
             return None
-        sizes = self.assignment.sizes.expand(len(tokens), -1)
+        sizes = self.assignment.sizes.expand(tokens.shape[0], -1)
         return (sizes > 0).sum(1, dtype=torch.int32) + self.num_prefix
 
     def to_map(self, tokens: Tensor) -> Tensor:

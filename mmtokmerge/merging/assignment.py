@@ -61,6 +61,8 @@ class TokenAssignment:
         rank = opens.cumsum(1)  # (B, N), groups opened so far
         groups = (rank - 1).clamp(min=0).gather(1, firsts)
         padded = False
+        if num_groups is None and firsts.shape[0] == 0:
+            num_groups = firsts.shape[1]  # of no image
         if num_groups is None:
             refuse_trace("merging by a threshold")
             counts = rank[:, -1]

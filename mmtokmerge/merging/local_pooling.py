@@ -92,7 +92,7 @@ def window_similarity(x: Tensor, hw: tuple[int, int], window: int | tuple[int, i
     (h, w), (wy, wx) = hw, check_window(window)
     rows, columns, size = h // wy, w // wx, wy * wx
     precision = torch.promote_types(x.dtype, torch.float32)
-    unit = F.normalize(x.to(precision), dim=-1, eps=EPSILON).view(x.shape[0], h, w, -1)
+    unit = F.normalize(x.to(precision), dim=-1, eps=EPSILON).unflatten(1, (h, w))
     unit = unit[:, : rows * wy, : columns * wx]
     unit = unit.reshape(x.shape[0], rows, wy, columns, wx, x.shape[2])
     total = unit.sum((2, 4)).square().sum(-1)  # (B, rows, columns)

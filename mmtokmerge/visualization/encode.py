@@ -61,7 +61,7 @@ def to_rgb(image: Tensor) -> Tensor:
     """What a person sees of an image ``(C, H, W)`` as mmseg loads it, BGR first.
 
     Gray is shown gray, of more than three channels the first three, of two the first. Values that
-    are no bytes are stretched from the least to the most.
+    are no bytes, fractions up to 1 among them, are stretched from the least to the most.
 
     Returns:
         ``(3, H, W)`` from 0 to 255.
@@ -71,7 +71,7 @@ def to_rgb(image: Tensor) -> Tensor:
         return shown
     shown = shown.float().nan_to_num()
     low, high = shown.min(), shown.max()
-    if float(low) >= 0 and float(high) <= 255:
+    if float(low) >= 0 and 1 < float(high) <= 255:
         return shown
     return (shown - low) * (255 / (high - low).clamp(min=1e-6))
 

@@ -16,9 +16,11 @@ def three_channels(image: np.ndarray, path: str | None) -> np.ndarray:
     Raises:
         InputError: It has another number of axes or channels.
     """
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)  # as OpenCV decodes a file of 16 bits in colour
     if image.ndim == 2:
         image = image[..., None]
-    if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+    if image.ndim != 3 or not image.size or image.shape[2] not in (1, 3, 4):
         raise InputError(
             f"an image {path or 'given as an array'} is of shape {image.shape}, but must be "
             "(H, W) or (H, W, channels) with 1, 3 or 4 channels"

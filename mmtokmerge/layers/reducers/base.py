@@ -96,7 +96,7 @@ class Reducer(nn.Module):
             that this reducer made, an assignment of the M rows.
         """
         step = self.match(feature, assignment, hw)
-        sizes = None if assignment is None else assignment.sizes.expand(len(tokens), -1)
+        sizes = None if assignment is None else assignment.sizes.expand(tokens.shape[0], -1)
         rows = (step.pick if self.operation == "random" else step.merge)(tokens, sizes)
         if not self.reduce:
             return step.unmerge(rows), assignment, step

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from mmtokmerge.errors import InputTypeError
+from mmtokmerge.checks import number_in
 from mmtokmerge.layers import BEiTLayer, RelativePositions
 from mmtokmerge.layers.relative_position_table import NUM_CLASS, count_rows, read_table
 from mmtokmerge.layers.token_reduction import TokenReduction
@@ -87,8 +87,7 @@ class BEiT(VisionTransformer):
         pretrained: str | None = None,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
-        if isinstance(init_values, bool) or not isinstance(init_values, (int, float)):
-            raise InputTypeError(f"init_values must be a number, got {init_values!r}")
+        number_in("init_values", init_values, -1e3, 1e3)
         super().__init__(
             arch=arch,
             img_size=img_size,

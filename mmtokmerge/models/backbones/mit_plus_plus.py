@@ -299,8 +299,11 @@ def _check_downsample(downsample: int, mode: str) -> None:
 def _check_out_indices(indices: Sequence[int]) -> None:
     if not isinstance(indices, (list, tuple)):
         raise InputTypeError(f"out_indices must be a list of stages from 0 to 3, got {indices!r}")
-    if not indices or any(index not in range(4) for index in indices):
-        raise InputError(f"out_indices must hold stages from 0 to 3, got {tuple(indices)}")
+    if any(type(index) is not int for index in indices):
+        raise InputTypeError(f"out_indices must be a list of stages from 0 to 3, got {indices!r}")
+    rising = list(indices) == sorted(set(indices))
+    if not indices or not rising or any(index not in range(4) for index in indices):
+        raise InputError(f"out_indices must rise within stages 0 to 3, got {tuple(indices)}")
 
 
 def _norm(cfg: Mapping[str, Any], channels: int) -> nn.Module:

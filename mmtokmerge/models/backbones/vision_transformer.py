@@ -16,7 +16,9 @@ from torch.utils.checkpoint import checkpoint
 
 from mmtokmerge.checks import boolean, number_in, whole_number
 from mmtokmerge.errors import InputError
+from mmtokmerge.kernels.recording import is_jit_traced
 from mmtokmerge.layers import PatchEmbed, RelativePositions, TokenFeatures, ViTLayer
+from mmtokmerge.layers.layout import hold_grid
 from mmtokmerge.layers.token_reduction import TokenReduction, or_identity
 from mmtokmerge.layers.vit_archs import VIT_ARCHS
 from mmtokmerge.merging import TokenAssignment
@@ -146,7 +148,11 @@ class VisionTransformer(BaseModule):
             ("with_cp", with_cp),
             ("with_cls_token", with_cls_token),
             ("with_dist_token", with_dist_token),
+            ("qkv_bias", qkv_bias),
+            ("patch_bias", patch_bias),
+            ("patch_norm", patch_norm),
             ("final_norm", final_norm),
+            ("unpadded_attention", unpadded_attention),
             ("proportional", proportional),
             ("fused_attention", fused_attention),
         ):
@@ -252,6 +258,8 @@ class VisionTransformer(BaseModule):
     def _embed(self, x: Tensor) -> tuple[Tensor, TokenReduction]:
         """Images to the tokens of the first layer, and what carries their merging on."""
         patches, hw = self.patch_embed(x)
+        if is_jit_traced():
+            patches, hw = hold_grid(patches, hw)
         ahead, position = self._positions(hw)
         sharing = self.sharing if self.merges else None
         shared = None if sharing is None else sharing(x, hw, self.patch_size)
@@ -265,7 +273,7 @@ class VisionTransformer(BaseModule):
             own = [self.cls_token, self.dist_token] if self.with_dist_token else [self.cls_token]
             head = torch.cat(own, dim=1)
             head = head if ahead is None else head + ahead
-            patches = torch.cat([head.expand(len(x), -1, -1), patches], dim=1)
+            patches = torch.cat([head.expand(x.shape[0], -1, -1), patches], dim=1)
         reducers = self.reducers if self.merges else ()
         flow = TokenReduction(self, hw, reducers, self.num_prefix, shared, self.proportional)
         return self.drop_after_pos(patches), flow

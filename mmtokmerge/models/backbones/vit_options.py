@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.model import ModuleList
 
+from mmtokmerge.checks import whole_number
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.layers.vit_archs import VIT_ARCHS
 from mmtokmerge.models.policies import TokenSharing
@@ -33,8 +34,12 @@ def read_arch(
     wanted = set(VIT_ARCHS["t"])
     if not isinstance(arch, Mapping) or set(arch) != wanted:
         raise InputTypeError(f"arch must be a word or a dict with {sorted(wanted)}, got {arch!r}")
-    if min(arch.values()) < 1 or arch["embed_dims"] % arch["num_heads"]:
-        raise InputError(f"arch needs numbers from 1 up and heads that divide C, got {dict(arch)}")
+    for name, value in arch.items():
+        whole_number(f"arch.{name}", value, 1)
+    if arch["embed_dims"] % arch["num_heads"]:
+        raise InputError(
+            f"arch.num_heads={arch['num_heads']} must divide embed_dims={arch['embed_dims']}"
+        )
     return dict(arch)
 
 
@@ -44,9 +49,12 @@ def read_out_indices(indices: int | Sequence[int], depth: int) -> tuple[int, ...
     Raises:
         ValueError: If they do not rise, or are not layers of the ViT.
     """
-    listed = [indices] if isinstance(indices, int) else list(indices)
+    listed = list(indices) if isinstance(indices, (list, tuple)) else [indices]
+    if any(type(index) is not int for index in listed):
+        raise InputTypeError(f"out_indices must be an int or a list of ints, got {indices!r}")
     read = tuple(depth - 1 if index == -1 else index for index in listed)
-    if not read or any(index not in range(depth) for index in read) or list(read) != sorted(read):
+    rising = list(read) == sorted(set(read))
+    if not read or not rising or any(index not in range(depth) for index in read):
         raise InputError(f"out_indices must rise within 0 to {depth - 1}, or be -1, got {indices}")
     return read
 

@@ -8,7 +8,7 @@ class says, so a faster kernel may do it in its place.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,8 @@ def has_global_hooks() -> bool:
 def call_linear(module: nn.Module, x: Tensor) -> Tensor:
     """``module(x)``, by the fastest exact kernel where it is a plain :class:`torch.nn.Linear`."""
     if is_plain(module, nn.Linear):
-        return linear(x, module.weight, module.bias)
+        plain = cast(nn.Linear, module)
+        return linear(x, plain.weight, plain.bias)
     out: Tensor = module(x)
     return out
 

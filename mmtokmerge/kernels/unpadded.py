@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import lru_cache
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -59,7 +60,8 @@ def attend_unpadded(
     starts = torch.arange(batch + 1, dtype=torch.int32, device=q.device) * tokens
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))  # (B*N, heads, d)
     y = kernel(q, k, v, starts, starts, tokens, tokens, seqused_k=lengths.to(torch.int32))
-    return y.unflatten(0, (batch, tokens)).transpose(1, 2)
+    out: Tensor = y.unflatten(0, (batch, tokens)).transpose(1, 2)
+    return out
 
 
 def find_kernel(q: Tensor, k: Tensor, v: Tensor) -> Callable[..., Tensor] | None:
@@ -80,7 +82,8 @@ def _import_kernel() -> Callable[..., Tensor] | None:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
-    return varlen_attn if _takes_lengths(varlen_attn) else None
+    kernel = cast(Callable[..., Tensor], varlen_attn)
+    return kernel if _takes_lengths(kernel) else None
 
 
 @lru_cache
@@ -106,4 +109,5 @@ def _one_by_one(
         own = slice(image, image + 1), slice(None), slice(length)
         y = attend(q[own], k[own], v[own], dropout=dropout, fused=fused)[0].transpose(0, 1)
         rows += [y, y.new_zeros(tokens - length, heads, v.shape[-1])]
-    return torch.cat(rows).unflatten(0, (batch, tokens)).transpose(1, 2)
+    joined: Tensor = torch.cat(rows).unflatten(0, (batch, tokens)).transpose(1, 2)
+    return joined

@@ -97,7 +97,8 @@ def window_similarity(x: Tensor, hw: tuple[int, int], window: int | tuple[int, i
     unit = unit.reshape(x.shape[0], rows, wy, columns, wx, x.shape[2])
     total = unit.sum((2, 4)).square().sum(-1)  # (B, rows, columns)
     own = unit.square().sum((2, 4, 5))
-    return ((total - own) / (size * (size - 1))).clamp(max=1)
+    cosines: Tensor = ((total - own) / (size * (size - 1))).clamp(max=1)
+    return cosines
 
 
 def check_window(window: int | tuple[int, int]) -> tuple[int, int]:

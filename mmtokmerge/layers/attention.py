@@ -198,7 +198,7 @@ class EfficientAttention(nn.Module):
         if groups.kv is not None:
             kv = groups.kv.merge(kv)
             if self.merging.proportional:
-                bias = groups.kv.sizes.to(kv.dtype).log()[:, None, None]  # (B, 1, 1, M)
+                bias = groups.kv.sizes.float().log().to(kv.dtype)[:, None, None]  # (B, 1, 1, M)
         if groups.q is None:
             return self.attn(x, kv, bias), groups
         return groups.q.unmerge(self.attn(groups.q.merge(x), kv, bias)), groups

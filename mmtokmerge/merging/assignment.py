@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmtokmerge.kernels.recording import is_recorded, refuse_trace
+from mmtokmerge.kernels.rows import take_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +145,7 @@ class TokenAssignment:
             ValueError: If ``y`` does not have M rows or the batch does not fit.
         """
         batch, _, channels = self._check(y, self.num_groups, "unmerge")
-        rows = y.reshape(-1, channels).index_select(0, self._rows(batch))  # (B*N, C)
+        rows = take_rows(y.reshape(-1, channels), self._rows(batch))  # (B*N, C)
         return rows.view(batch, self.num_tokens, channels)
 
     def compose(self, second: TokenAssignment) -> TokenAssignment:

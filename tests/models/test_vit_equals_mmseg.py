@@ -151,7 +151,7 @@ def test_the_cached_positions_follow_their_parameter() -> None:
     [
         (dict(arch="x"), "arch='x' is unknown"),
         (dict(arch=dict(embed_dims=3)), "arch must be"),
-        (dict(arch=dict(embed_dims=30, num_layers=1, num_heads=4)), "heads that divide"),
+        (dict(arch=dict(embed_dims=30, num_layers=1, num_heads=4)), "must divide"),
         (dict(img_size=8), "img_size=8 is smaller"),
         (dict(out_type="grid"), "out_type='grid'"),
         (dict(out_indices=[3]), "out_indices"),
@@ -214,3 +214,13 @@ def test_the_grid_of_mmsegs_checkpoints_is_read_off_their_config(tmp_path: Any) 
     same = VisionTransformer(ARCH, img_size=(32, 128), init_cfg=init)
     same.init_weights()
     assert torch.equal(same.pos_embed, source.pos_embed)
+
+
+@pytest.mark.parametrize("with_cls_token", [False, True])
+def test_every_trained_parameter_gets_a_gradient(with_cls_token: bool) -> None:
+    """DDP stops where one does not."""
+    model = VisionTransformer(ARCH, img_size=64, with_cls_token=with_cls_token).train()
+    model(torch.randn(1, 3, 64, 64))[0].square().mean().backward()
+    trained = {k: v for k, v in model.named_parameters() if v.requires_grad}
+    assert [k for k, v in trained.items() if v.grad is None] == []
+    assert ("cls_token" in trained) == with_cls_token

@@ -185,7 +185,10 @@ class VisionTransformer(BaseModule):
             raise InputError(f"img_size={img_size} is smaller than patch_size={patch_size}")
         self.grid = grid
         remember_grid(self)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
+        # Without a class token it stays in the state dict, as in mmseg, but is not trained: DDP
+        # stops where a parameter gets no gradient.
+        cls_token = torch.zeros(1, 1, self.embed_dims)
+        self.cls_token = nn.Parameter(cls_token, requires_grad=with_cls_token)
         if with_dist_token:
             self.dist_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
         self._build_positions(grid, interpolate_mode)

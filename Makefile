@@ -1,7 +1,8 @@
 # The two commands of the README, `make demo` and `make test`, set themselves up through `make install`.
 SHELL := /bin/bash
-PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
-  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+# The lock is of versions tried together under Python 3.11.
+PYTHON ?= $(shell for p in python3.11 python3; do \
+  $$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --no-input --quiet
@@ -21,8 +22,10 @@ help:  ## list the targets
 install: $(STAMP)  ## a virtual environment in .venv with pinned, tried versions
 
 $(STAMP): requirements/lock.txt pyproject.toml setup.py
-	@test -n "$(PYTHON)" || { echo "make install needs Python 3.11 or newer: none was found on \
-	PATH; name one with make install PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "make install needs Python 3.11, which its lock is for: none was \
+	found on PATH; name one with make install PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "make install \
+	needs Python 3.11, which its lock is for, but $(PYTHON) is another" >&2; exit 1; }
 	@echo "installing into $(VENV) with $$($(PYTHON) --version): about 6 GB, a few minutes"
 	test -x $(PY) || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) --no-deps --requirement requirements/lock.txt

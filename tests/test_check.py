@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from mmtokmerge.commands import check
-from mmtokmerge.commands.fixes import FALLBACK, FIXES, find_fix
+from mmtokmerge.commands.fixes import FALLBACK, FIXES, find_fix, torchvision_for
 from mmtokmerge.commands.main import main
 
 REPO = Path(__file__).resolve().parents[1]
@@ -45,7 +45,7 @@ def test_a_stack_without_mmseg_exits_1_and_says_the_fix(tmp_path: Path) -> None:
     for word in ("torchvision", "segmentation", "pose", "compiled operators", "GPU"):
         assert word in run.stdout
     assert "No module named 'mmseg'" in run.stdout
-    assert 'pip install -e ".[mm]"' in run.stdout or "mmsegmentation==1.2.2" in run.stdout
+    assert "pip install onedl-mmengine" in run.stdout or "mmsegmentation==1.2.2" in run.stdout
 
 
 def test_a_trial_reports_its_last_line() -> None:
@@ -129,3 +129,15 @@ def test_forks_and_upstream_are_told_apart(
     for name, number in installed.items():
         assert f"{name} ({'upstream' if upstream else 'fork'})" in printed.getvalue()
         assert number in printed.getvalue()
+
+
+def test_a_torch_that_is_there_is_never_replaced() -> None:
+    for error in (
+        "RuntimeError: operator torchvision::nms does not exist",
+        "ModuleNotFoundError: No module named 'torchvision'",
+        "AssertionError: Torch not compiled with CUDA enabled",
+    ):
+        for upstream in (False, True):
+            assert " torch==" not in find_fix(error, upstream), error
+    assert "torchvision==0.27." in torchvision_for("2.12.1+cu130")
+    assert "torchvision==0.20." in torchvision_for("2.5.0")

@@ -7,12 +7,35 @@ maintained forks (distributions ``onedl-*``) and the upstream packages.
 from __future__ import annotations
 
 import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import NamedTuple
 
 TORCH = "torch==2.12.1 torchvision==0.27.1"
+MM = "onedl-mmengine onedl-mmcv onedl-mmsegmentation onedl-mmpretrain timm"
 POSE_NEEDS = "json_tricks munkres pycocotools scipy six xtcocotools"
 UPSTREAM_MMCV = 'pip install -U openmim && mim install "mmcv==2.1.0"'
-FALLBACK = "make install (it sets up, in .venv, versions that work together)"
+_IN_CHECKOUT = (Path(__file__).resolve().parents[2] / "Makefile").is_file()
+FALLBACK = (
+    "make install (it sets up, in .venv, versions that work together)"
+    if _IN_CHECKOUT
+    else "no one line mends this: docs/install.md of the project lists versions that were tried"
+)
+
+
+def torchvision_for(torch: str | None) -> str:
+    """The torchvision that belongs to an installed torch 2.x, which stays as it is."""
+    found = re.match(r"2\.(\d+)", torch or "")
+    if found is None:
+        return "install the torchvision that pytorch.org lists for your torch"
+    return f"pip install --force-reinstall --no-deps 'torchvision==0.{int(found[1]) + 15}.*'"
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 class Fix(NamedTuple):
@@ -28,9 +51,13 @@ def _same(pattern: str, fix: str) -> Fix:
 
 
 FIXES = (
-    _same(r"No module named '(torch|torchvision)'", f"pip install {TORCH}"),
-    _same(r"operator torchvision::nms does not exist", f"pip install --force-reinstall {TORCH}"),
-    _same(r"not compiled with CUDA", f"pip install --force-reinstall {TORCH}"),
+    _same(r"No module named 'torch'", f"pip install {TORCH}"),
+    _same(r"No module named 'torchvision'", torchvision_for(_installed("torch"))),
+    _same(r"operator torchvision::nms does not exist", torchvision_for(_installed("torch"))),
+    _same(
+        r"not compiled with CUDA",
+        "this torch is built for the CPU alone; pytorch.org names the build for a GPU",
+    ),
     _same(
         r"no NVIDIA driver|No CUDA GPUs are available|No CUDA-capable device",
         "no package helps: see that nvidia-smi lists a GPU and CUDA_VISIBLE_DEVICES names it",
@@ -48,16 +75,16 @@ FIXES = (
         UPSTREAM_MMCV,
     ),
     _same(r"MMCV==\S+ is used but incompatible", UPSTREAM_MMCV),
-    Fix(r"No module named 'mmengine'", 'pip install -e ".[mm]"', "pip install mmengine==0.10.7"),
-    Fix(r"No module named 'mmcv'", 'pip install -e ".[mm]"', UPSTREAM_MMCV),
+    Fix(r"No module named 'mmengine'", f"pip install {MM}", "pip install mmengine==0.10.7"),
+    Fix(r"No module named 'mmcv'", f"pip install {MM}", UPSTREAM_MMCV),
     Fix(
         r"No module named 'mmseg'",
-        'pip install -e ".[mm]"',
+        f"pip install {MM}",
         "pip install mmsegmentation==1.2.2 ftfy regex",
     ),
     Fix(
         r"No module named 'mmpose'",
-        'pip install -e ".[pose]" && pip install --no-deps mmpose==1.3.2',
+        f"pip install onedl-mmdetection {POSE_NEEDS} && pip install --no-deps mmpose==1.3.2",
         f"pip install mmdet==3.3.0 {POSE_NEEDS} && pip install --no-deps mmpose==1.3.2",
     ),
     Fix(

@@ -30,8 +30,8 @@ def find_config(name: str) -> str:
     if wanted in known:
         return str(known[wanted])
     near = difflib.get_close_matches(wanted.rpartition("/")[2], known, n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ", and none of that name comes along"
-    raise InputError(f"There is no config file at {name}{hint}.")
+    hint = f"; did you mean {' or '.join(near)}?" if near else "."
+    raise InputError(f"There is no config file at {name}{hint}")
 
 
 @cache

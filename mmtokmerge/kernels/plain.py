@@ -23,6 +23,7 @@ _HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
+_TRACKER = "torch.utils.module_tracker"
 _GLOBAL_HOOKS = tuple(
     name for name in (f"_global{each}" for each in _HOOKS) if hasattr(torch_module, name)
 )
@@ -45,8 +46,15 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def has_global_hooks() -> bool:
-    """Whether something is called around every module of the process."""
-    return any(getattr(torch_module, name) for name in _GLOBAL_HOOKS)
+    """Whether something is called around every module of the process.
+
+    torch's own tracker, which counters of operations use, only notes which module runs.
+    """
+    return any(
+        getattr(hook, "__module__", None) != _TRACKER
+        for name in _GLOBAL_HOOKS
+        for hook in getattr(torch_module, name).values()
+    )
 
 
 def call_linear(module: nn.Module, x: Tensor) -> Tensor:

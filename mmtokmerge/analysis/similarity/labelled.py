@@ -90,7 +90,7 @@ class _Observer:
     majority: bool
 
     def __call__(self, observation: Any) -> None:
-        tokens, hw = observation.tokens[0], observation.hw
+        tokens, hw = observation.tokens[0], observation.grid
         classes = token_classes(self.labels, hw, self.patch, self.majority).to(tokens.device)
         whole = torch.zeros_like(classes)
         self.result.layers.setdefault(observation.layer, PairMeans()).add(tokens, classes, whole)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
@@ -13,8 +13,13 @@ _MIT_PATCH = "layers.0.0.projection.weight"
 _VIT_PATCH = "patch_embed.projection.weight"
 
 
-def describe_weights(weights: Mapping[str, Tensor]) -> str:
-    """A few words such as "b1's weights", '' where they are of no network known here."""
+def describe_weights(weights: Mapping[str, Tensor], modules: Collection[str] = ()) -> str:
+    """A few words such as "b1's weights"; '' where nothing helpful can be said.
+
+    Args:
+        weights: A state dict.
+        modules: Names of the top modules of the model that was to be loaded.
+    """
     bare = {key.removeprefix("backbone."): value for key, value in weights.items()}
     if _MIT_PATCH in bare:
         width = bare[_MIT_PATCH].shape[0]
@@ -32,6 +37,8 @@ def describe_weights(weights: Mapping[str, Tensor]) -> str:
                 return f"ViT-{name.upper()}'s weights"
         return f"a ViT's weights of width {width} with {depth} layers"
     parts = sorted({key.split(".")[0] for key in weights})
+    if set(parts) & set(modules):
+        return ""
     return f"weights of {', '.join(parts[:6])}" + (" and more" if len(parts) > 6 else "")
 
 

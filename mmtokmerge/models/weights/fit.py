@@ -130,7 +130,7 @@ def fit_weights(
         if key not in wanted and key.split(".")[0] in modules and not _optional(key)
     ]
     if problems or not wanted:
-        seen = describe_weights(weights)
+        seen = describe_weights(weights, modules)
         raise InputError(
             f"The checkpoint {name} does not fit the config's model: "
             f"{'; '.join(problems[:5]) or 'it has none of its keys'}"

@@ -1,9 +1,25 @@
-"""Token merging for MMSegmentation and MMPose, selected through MMEngine configs.
+"""Token merging for dense prediction: MMSegmentation, MMPose, and models that others built.
 
-Importing the package imports nothing else: :mod:`mmtokmerge.merging` needs torch alone, and
-MMEngine imports :mod:`mmtokmerge.registry` by itself when a config names ``mmtokmerge.X``.
+Importing the package imports nothing else: ``mmtokmerge.apply`` and ``mmtokmerge.remove`` need
+torch alone, and MMEngine imports :mod:`mmtokmerge.registry` by itself when a config names
+``mmtokmerge.X``.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmtokmerge.adapters import apply, remove
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "apply", "remove"]
+
+
+def __getattr__(name: str) -> Any:
+    """``apply`` and ``remove``, with torch, when they are first asked for."""
+    if name in ("apply", "remove"):
+        from mmtokmerge import adapters
+
+        return getattr(adapters, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,6 +17,7 @@ RINGS: dict[str, set[str]] = {
     "kernels": set(),
     "merging": {"kernels"},
     "layers": {"kernels", "merging"},
+    "adapters": {"kernels", "merging", "layers"},
     "reporting": set(),
     "models": {"kernels", "merging", "layers", "registry"},
     "datasets": {"merging", "registry", "reporting"},
@@ -32,7 +33,7 @@ RINGS: dict[str, set[str]] = {
     },
 }
 BASE = {"errors", "checks", "_mmpose_import", "__init__"}
-TORCH_RINGS = ("kernels", "merging", "layers")
+TORCH_RINGS = ("kernels", "merging", "layers", "adapters")
 FOREIGN = ("mmengine", "mmcv", "mmseg", "mmpose", "mmpretrain", "mmdet", "numpy", "cv2")
 
 

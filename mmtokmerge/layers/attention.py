@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -137,12 +138,74 @@ class MergedGroups(NamedTuple):
     kv: TokenAssignment | None = None
 
 
-class EfficientAttention(nn.Module):
-    """SegFormer's attention: keys and values spatially reduced, then tokens merged around it.
+class MergingAttention(nn.Module):
+    """Attention with spatial reduction, whatever its parameters are, and tokens merged around it.
 
     Queries are merged from the input, keys and values after the reduction and its norm; the result
     is unmerged to the full grid. The output projection acts on the merged tokens: it commutes with
     copying and to interpolating.
+
+    A subclass has ``merging``, the :class:`mmtokmerge.merging.StageMerging` that acts,
+    :meth:`attend` and :meth:`reduce`.
+    """
+
+    merging: StageMerging
+
+    def forward(
+        self, x: Tensor, hw: tuple[int, int], groups: MergedGroups | None = None
+    ) -> tuple[Tensor, MergedGroups]:
+        """Attend among the tokens of a grid.
+
+        Args:
+            x: ``(B, h*w, C)``.
+            hw: The grid ``(h, w)``.
+            groups: What an earlier attention of the stage returned, used again; None makes it anew.
+
+        Returns:
+            ``(B, h*w, C)`` and the groups that were merged.
+        """
+        if is_jit_traced() and (self.merging.q is not None or self.merging.kv is not None):
+            x, hw = hold_grid(x, hw)
+        kv, kv_hw = self.reduce(x, hw)
+        if groups is None:
+            groups = self._match(x, hw, kv, kv_hw)
+        if is_traced():
+            self._report(groups, hw, kv_hw)
+        bias = None
+        if groups.kv is not None:
+            kv = groups.kv.merge(kv)
+            if self.merging.proportional:
+                bias = groups.kv.sizes.float().log().to(kv.dtype)[:, None, None]  # (B, 1, 1, M)
+        if groups.q is None:
+            return self.attend(x, kv, bias), groups
+        return groups.q.unmerge(self.attend(groups.q.merge(x), kv, bias)), groups
+
+    def _match(
+        self, x: Tensor, hw: tuple[int, int], kv: Tensor, kv_hw: tuple[int, int]
+    ) -> MergedGroups:
+        q_matcher, kv_matcher = self.merging.q, self.merging.kv
+        return MergedGroups(
+            None if q_matcher is None else q_matcher.assign(x, hw),
+            None if kv_matcher is None else kv_matcher.assign(kv, kv_hw),
+        )
+
+    def _report(self, groups: MergedGroups, hw: tuple[int, int], kv_hw: tuple[int, int]) -> None:
+        for part, found, grid in ((QUERIES, groups.q, hw), (KEYS, groups.kv, kv_hw)):
+            if found is None:
+                found = TokenAssignment.identity(grid[0] * grid[1])
+            report(self, part, found, grid)
+
+    @abstractmethod
+    def attend(self, q: Tensor, kv: Tensor, bias: Tensor | None) -> Tensor:
+        """Attend from ``q (B, N, C)`` to ``kv (B, M, C)``, output projection included."""
+
+    @abstractmethod
+    def reduce(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+        """Reduce tokens ``(B, h*w, C)`` to the keys' grid; returns ``(B, M, C)`` and that grid."""
+
+
+class EfficientAttention(MergingAttention):
+    """SegFormer's attention: keys and values spatially reduced, then tokens merged around it.
 
     Args:
         embed_dims: Channels C.
@@ -174,49 +237,9 @@ class EfficientAttention(nn.Module):
             self.sr = nn.Conv2d(embed_dims, embed_dims, sr_ratio, sr_ratio)
             self.norm = norm_layer(embed_dims)
 
-    def forward(
-        self, x: Tensor, hw: tuple[int, int], groups: MergedGroups | None = None
-    ) -> tuple[Tensor, MergedGroups]:
-        """Attend among the tokens of a grid.
-
-        Args:
-            x: ``(B, h*w, C)``.
-            hw: The grid ``(h, w)``.
-            groups: What an earlier attention of the stage returned, used again; None makes it anew.
-
-        Returns:
-            ``(B, h*w, C)`` and the groups that were merged.
-        """
-        if is_jit_traced() and (self.merging.q is not None or self.merging.kv is not None):
-            x, hw = hold_grid(x, hw)
-        kv, kv_hw = self.reduce(x, hw)
-        if groups is None:
-            groups = self._match(x, hw, kv, kv_hw)
-        if is_traced():
-            self._report(groups, hw, kv_hw)
-        bias = None
-        if groups.kv is not None:
-            kv = groups.kv.merge(kv)
-            if self.merging.proportional:
-                bias = groups.kv.sizes.float().log().to(kv.dtype)[:, None, None]  # (B, 1, 1, M)
-        if groups.q is None:
-            return self.attn(x, kv, bias), groups
-        return groups.q.unmerge(self.attn(groups.q.merge(x), kv, bias)), groups
-
-    def _match(
-        self, x: Tensor, hw: tuple[int, int], kv: Tensor, kv_hw: tuple[int, int]
-    ) -> MergedGroups:
-        q_matcher, kv_matcher = self.merging.q, self.merging.kv
-        return MergedGroups(
-            None if q_matcher is None else q_matcher.assign(x, hw),
-            None if kv_matcher is None else kv_matcher.assign(kv, kv_hw),
-        )
-
-    def _report(self, groups: MergedGroups, hw: tuple[int, int], kv_hw: tuple[int, int]) -> None:
-        for part, found, grid in ((QUERIES, groups.q, hw), (KEYS, groups.kv, kv_hw)):
-            if found is None:
-                found = TokenAssignment.identity(grid[0] * grid[1])
-            report(self, part, found, grid)
+    def attend(self, q: Tensor, kv: Tensor, bias: Tensor | None) -> Tensor:
+        """See :class:`MultiheadAttention`, which is called."""
+        return self.attn(q, kv, bias)
 
     def reduce(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """Reduce tokens ``(B, h*w, C)`` to the keys' grid; returns ``(B, M, C)`` and that grid.
@@ -225,12 +248,30 @@ class EfficientAttention(nn.Module):
         """
         if self.sr_ratio == 1:
             return x, hw
-        grid = to_map(x, hw)
-        short = [max(0, self.sr_ratio - side) for side in hw]
-        if any(short):
-            grid = F.pad(grid, (0, short[1], 0, short[0]))
-        reduced = self.sr(grid)
-        kv_hw = (reduced.shape[2], reduced.shape[3])
-        if self.merging.kv is not None and is_jit_traced():
-            kv_hw = (int(kv_hw[0]), int(kv_hw[1]))
-        return self.norm(to_tokens(reduced)), kv_hw
+        return reduce_grid(x, hw, self.sr, self.norm, self.sr_ratio, self.merging.kv is not None)
+
+
+def reduce_grid(
+    x: Tensor, hw: tuple[int, int], sr: nn.Module, norm: nn.Module, ratio: int, merges: bool
+) -> tuple[Tensor, tuple[int, int]]:
+    """Tokens ``(B, h*w, C)`` through the strided convolution ``sr`` and a norm.
+
+    A grid with a side below the reduction is padded with zeros to one cell.
+
+    Args:
+        x: The tokens.
+        hw: Their grid.
+        sr: Convolution of stride ``ratio``.
+        norm: Of the reduced tokens.
+        ratio: R, equation 4.
+        merges: Whether the reduced tokens merge, so that a trace holds for this grid alone.
+    """
+    grid = to_map(x, hw)
+    short = [max(0, ratio - side) for side in hw]
+    if any(short):
+        grid = F.pad(grid, (0, short[1], 0, short[0]))
+    reduced = sr(grid)
+    kv_hw = (reduced.shape[2], reduced.shape[3])
+    if merges and is_jit_traced():
+        kv_hw = (int(kv_hw[0]), int(kv_hw[1]))
+    return norm(to_tokens(reduced)), kv_hw

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -62,50 +63,77 @@ class MixFFN(nn.Module):
 
         ``norm`` is applied to the tokens first, strip by strip where there are strips.
         """
-        if not self._is_plain(norm):
-            return to_tokens(self.layers(to_map(norm(x), hw)))
-        rows = self._rows_of_strip(x, hw)
-        if rows < hw[0]:
-            return self._forward_strips(x, hw, norm, rows)
-        x = norm(x)
-        fc1, depthwise, activation, drop1, fc2, drop2 = self.layers
-        hidden = linear(x, fc1.weight.flatten(1), fc1.bias)  # (B, N, hidden)
-        hidden = to_tokens(depthwise(to_map(hidden, hw)))
-        out = linear(drop1(activation(hidden)), fc2.weight.flatten(1), fc2.bias)
-        return drop2(out)
+        if is_plain(self.layers, nn.Sequential):
+            parts = MixParts(*self.layers)
+            if parts.are_plain(norm):
+                return parts.feed(x, hw, norm)
+        return to_tokens(self.layers(to_map(norm(x), hw)))
 
-    def _is_plain(self, norm: Callable[[Tensor], Tensor]) -> bool:
-        """Whether products and strips may stand for the calls of the layers and the norm."""
-        if not is_plain(self.layers, nn.Sequential):
-            return False
-        fc1, depthwise, activation, drop1, fc2, drop2 = self.layers
+
+class MixParts(NamedTuple):
+    """What a MixFFN is made of, whoever built it.
+
+    Args:
+        fc1: A linear layer or 1x1 convolution, to the hidden channels.
+        depthwise: The 3x3 depthwise convolution.
+        activation: After it.
+        drop1: After the activation.
+        fc2: As ``fc1``, back to C.
+        drop2: At the end.
+    """
+
+    fc1: nn.Module
+    depthwise: nn.Module
+    activation: nn.Module
+    drop1: nn.Module
+    fc2: nn.Module
+    drop2: nn.Module
+
+    def are_plain(self, norm: Callable[[Tensor], Tensor] = _same) -> bool:
+        """Whether products and strips may stand for the calls of the parts and the norm."""
         if isinstance(norm, nn.Module) and not is_plain(norm, type(norm)):
             return False
         return (
-            all(is_plain(each, nn.Conv2d) for each in (fc1, depthwise, fc2))
-            and all(is_plain(each, nn.Dropout) for each in (drop1, drop2))
-            and is_plain(activation, type(activation))
+            all(is_plain(each, nn.Conv2d, nn.Linear) for each in (self.fc1, self.fc2))
+            and is_plain(self.depthwise, nn.Conv2d)
+            and all(is_plain(each, nn.Dropout) for each in (self.drop1, self.drop2))
+            and is_plain(self.activation, type(self.activation))
         )
+
+    def feed(
+        self, x: Tensor, hw: tuple[int, int], norm: Callable[[Tensor], Tensor] = _same
+    ) -> Tensor:
+        """Map tokens ``(B, h*w, C)``; see :class:`MixFFN`. The parts must be plain."""
+        rows = self._rows_of_strip(x, hw)
+        if rows < hw[0]:
+            return self._feed_strips(x, hw, norm, rows)
+        hidden = _product(self.fc1, norm(x))  # (B, N, hidden)
+        hidden = to_tokens(self.depthwise(to_map(hidden, hw)))
+        return self.drop2(_product(self.fc2, self.drop1(self.activation(hidden))))
 
     def _rows_of_strip(self, x: Tensor, hw: tuple[int, int]) -> int:
         if x.device.type != "cpu" or torch.is_grad_enabled() or is_recorded():
             return hw[0]
-        row = x.shape[0] * hw[1] * self.layers[0].out_channels * x.element_size()
+        row = x.shape[0] * hw[1] * self.fc1.weight.shape[0] * x.element_size()
         if row * hw[0] <= WHOLE_BYTES:
             return hw[0]
         return max(MIN_ROWS, STRIP_BYTES * torch.get_num_threads() // row)
 
-    def _forward_strips(
+    def _feed_strips(
         self, x: Tensor, hw: tuple[int, int], norm: Callable[[Tensor], Tensor], rows: int
     ) -> Tensor:
-        fc1, depthwise, activation, drop1, fc2, drop2 = self.layers
         grid = x.unflatten(1, hw)  # (B, h, w, C)
         out = torch.empty_like(grid)
         for top in range(0, hw[0], rows):
             bottom = min(hw[0], top + rows)
             above, below = max(0, top - 1), min(hw[0], bottom + 1)  # the 3x3 kernel's halo
-            hidden = linear(norm(grid[:, above:below]), fc1.weight.flatten(1), fc1.bias)
-            hidden = depthwise(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            hidden = drop1(activation(hidden[:, top - above : bottom - above]))
-            out[:, top:bottom] = linear(hidden, fc2.weight.flatten(1), fc2.bias)
-        return drop2(out.flatten(1, 2))
+            hidden = _product(self.fc1, norm(grid[:, above:below]))
+            hidden = self.depthwise(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            hidden = self.drop1(self.activation(hidden[:, top - above : bottom - above]))
+            out[:, top:bottom] = _product(self.fc2, hidden)
+        return self.drop2(out.flatten(1, 2))
+
+
+def _product(layer: nn.Module, x: Tensor) -> Tensor:
+    """A linear layer's or a 1x1 convolution's product with the rows of ``x (..., C)``."""
+    return linear(x, layer.weight.flatten(1), layer.bias)

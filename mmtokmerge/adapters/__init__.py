@@ -1,0 +1,13 @@
+"""Merging put into models that other packages built: one file a host family, torch alone needed.
+
+A host's module is replaced by one of this folder that holds the host's own submodules under their
+names, so that the state dict stays as it is; ``remove`` gives the host's module back. Hosts are
+known by their classes' names and never imported.
+"""
+
+from __future__ import annotations
+
+from mmtokmerge.adapters.base import HostModule, LayerChange, Report
+from mmtokmerge.adapters.calls import apply, remove
+
+__all__ = ["HostModule", "LayerChange", "Report", "apply", "remove"]

@@ -1,0 +1,222 @@
+"""Merging put into other packages' SegFormers: equal to the host, equal to ours, and reversible."""
+
+from __future__ import annotations
+
+import copy
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import mmtokmerge
+from mmtokmerge.errors import InputError
+
+SIZES = [(64, 64), (97, 161), (33, 70)]
+MORE_HEADS = dict(hidden_sizes=[16, 32, 80, 128], num_attention_heads=[1, 2, 5, 8])
+
+
+def randomise(model: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+def hugging_face() -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.SegformerConfig(depths=[1, 2, 1, 1], num_labels=5, **MORE_HEADS)
+    return randomise(transformers.SegformerForSemanticSegmentation(config))
+
+
+def mmseg_encoder() -> nn.Module:
+    mit = pytest.importorskip("mmseg.models.backbones.mit")
+    heads = [1, 2, 5, 8]
+    return randomise(
+        mit.MixVisionTransformer(
+            embed_dims=16, num_layers=[1, 2, 1, 1], num_heads=heads, sr_ratios=[8, 4, 2, 1]
+        )
+    )
+
+
+HOSTS = {"hugging face": hugging_face, "mmseg": mmseg_encoder}
+
+
+def run(model: nn.Module, x: Tensor) -> list[Tensor]:
+    if "transformers" in type(model).__module__:
+        out = model(x, output_hidden_states=True)
+        return [out.logits, *out.hidden_states]
+    return list(model(x))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("host", HOSTS)
+def test_none_equals_the_host(host: str, size: tuple[int, int]) -> None:
+    model, x = HOSTS[host](), torch.randn(2, 3, *size)
+    with torch.no_grad():
+        expected = run(model, x)
+        report = mmtokmerge.apply(model, "none")
+        found = run(model, x)
+    assert len(report.layers) == 5 and report.left_alone == []
+    for a, b in zip(found, expected):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("preset", ["hq", "fast", "n2d", "plus"])
+def test_presets_equal_our_own_model(host: str, preset: str) -> None:
+    models = pytest.importorskip("mmtokmerge.models")
+    from mmtokmerge.models.weights.formats import FORMATS
+    from mmtokmerge.models.weights.rename import rename
+
+    model = HOSTS[host]()
+    arch = dict(embed_dims=16, num_layers=(1, 2, 1, 1))
+    hf = host == "hugging face"
+    norm = dict(norm_cfg=dict(type="LN", eps=1e-5)) if hf else {}
+    own = models.MiTPlusPlus(arch, merging=preset, **norm).eval()
+    table = FORMATS["hf" if hf else "mmseg"]
+    weights = rename(model.state_dict(), table).weights
+    own.load_state_dict(
+        {k.removeprefix("backbone."): v for k, v in weights.items() if k.startswith("backbone.")}
+    )
+    mmtokmerge.apply(model, preset)
+    x = torch.randn(2, 3, 96, 160)
+    with torch.no_grad():
+        found, expected = run(model, x), own(x)
+    for a, b in zip(found[-4:], expected):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("host", HOSTS)
+def test_remove_gives_back_the_very_model(host: str, train: bool) -> None:
+    model, x = HOSTS[host](), torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = run(model, x)
+    modules = dict(model.named_modules())
+    keys = list(model.state_dict())
+    mmtokmerge.apply(model, "hq")
+    assert list(model.state_dict()) == keys
+    mmtokmerge.apply(model, "fast", proportional=True)
+    with torch.no_grad():
+        assert not torch.equal(run(model, x)[-1], expected[-1])
+    model.train(train)
+    assert mmtokmerge.remove(model) is model
+    assert all(module.training == train for module in model.modules())
+    after = dict(model.named_modules())
+    assert list(after) == list(modules) and all(after[k] is modules[k] for k in modules)
+    with torch.no_grad():
+        for a, b in zip(run(model.eval(), x), expected):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_copies_pickles_and_gradients(host: str) -> None:
+    model, x = HOSTS[host](), torch.randn(1, 3, 64, 96)
+    mmtokmerge.apply(model, "hq")
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    copies = [copy.deepcopy(model), torch.load(buffer, weights_only=False)]
+    with torch.no_grad():
+        expected = run(model, x)
+        for each in copies:
+            for a, b in zip(run(each, x), expected):
+                assert torch.equal(a, b)
+            mmtokmerge.remove(each)
+    with torch.no_grad():
+        assert torch.equal(run(model, x)[-1], expected[-1])  # its copies' removal left it alone
+    model.train()
+    sum(out.square().mean() for out in run(model, x)).backward()
+    assert [k for k, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_saved_and_loaded_by_hugging_face(tmp_path: Path) -> None:
+    model = hugging_face()
+    mmtokmerge.apply(model, "hq")
+    model.save_pretrained(tmp_path)
+    fresh = type(model).from_pretrained(tmp_path).eval()
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = run(mmtokmerge.remove(model), x)
+        for a, b in zip(run(fresh, x), expected):
+            assert torch.equal(a, b)
+
+
+def test_what_merging_cannot_give_is_a_sentence() -> None:
+    model = hugging_face()
+    mmtokmerge.apply(model, "hq")
+    with pytest.raises(InputError, match="output_attentions=True cannot be given"):
+        model(torch.randn(1, 3, 64, 64), output_attentions=True)
+    with pytest.raises(InputError, match="'hqq' is no preset"):
+        mmtokmerge.apply(model, "hqq")
+    with pytest.raises(TypeError, match=r"knows no encoder in a Linear; known are: SegFormer"):
+        mmtokmerge.apply(nn.Linear(2, 2))
+
+
+def test_hooks_of_others_are_left_alone_and_said() -> None:
+    model = hugging_face()
+    layer = model.segformer.encoder.block[1][0]
+    calls: list[int] = []
+    layer.attention.register_forward_hook(lambda *_: calls.append(1))
+    report = mmtokmerge.apply(model, "hq")
+    path = "segformer.encoder.block.1.0"
+    assert report.left_alone == [(path, "somebody's hooks are on it")]
+    with torch.no_grad():
+        model(torch.randn(1, 3, 64, 64))
+    assert calls == [1] and path in str(report)
+
+
+def test_the_report_counts_tokens_at_a_size() -> None:
+    report = mmtokmerge.apply(mmseg_encoder(), "hq").at(1024, 2048)
+    tokens = {change.stage: change.tokens(1024, 2048) for change in report.layers}
+    assert tokens[1]["queries"] == (256 * 512, 256 * 512)
+    assert tokens[1]["keys"] == (32 * 64, 32 * 64 - int(32 * 64 * 0.6))
+    assert tokens[4]["queries"] == (32 * 64, 32 * 64 - int(32 * 64 * 0.8))
+    text = str(report)
+    assert "1024x2048" in text and "stage 4" in text and "2,048 -> 410" in text
+
+
+class LowRank(nn.Module):
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base, self.up = base, nn.Linear(base.in_features, base.out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + self.up(x)
+
+
+def test_adapters_put_in_meanwhile_are_called_and_stay() -> None:
+    model = hugging_face()
+    mmtokmerge.apply(model, "hq")
+    layer: Any = model.segformer.encoder.block[0][0]
+    layer.attention.self.query = LowRank(layer.attention.self.query)
+    layer.mlp.dense1 = LowRank(layer.mlp.dense1)
+    run(model, torch.randn(1, 3, 64, 64))[0].sum().backward()
+    assert layer.attention.self.query.up.weight.grad is not None
+    assert layer.mlp.dense1.up.weight.grad is not None
+    mmtokmerge.remove(model)
+    layer = model.segformer.encoder.block[0][0]
+    assert isinstance(layer.mlp.dense1, LowRank)
+
+
+def test_nothing_of_mm_is_imported() -> None:
+    pytest.importorskip("transformers")
+    code = (
+        "import sys\n"
+        "for name in ("
+        "'mmengine', 'mmcv', 'mmseg', 'mmpose', 'mmpretrain'): sys.modules[name] = None\n"
+        "import torch, transformers, mmtokmerge\n"
+        "config = transformers.SegformerConfig(depths=[1, 1, 1, 1])\n"
+        "model = transformers.SegformerModel(config).eval()\n"
+        "print(mmtokmerge.apply(model, 'fast'))\n"
+        "print(model(torch.zeros(1, 3, 64, 64)).last_hidden_state.shape)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert "torch.Size([1, 256, 2, 2])" in run.stdout, run.stderr[-600:]

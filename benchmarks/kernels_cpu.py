@@ -21,7 +21,8 @@ from rich.console import Console
 
 from mmtokmerge.commands.main import guard
 from mmtokmerge.errors import InputError
-from mmtokmerge.layers import attend, linear
+from mmtokmerge.kernels.linear import linear
+from mmtokmerge.layers import attend
 from mmtokmerge.measure.machine import describe_machine
 from mmtokmerge.measure.timing import interleave, summarise, wall_timer
 from mmtokmerge.reporting.files import write_bytes

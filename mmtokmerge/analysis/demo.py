@@ -40,6 +40,8 @@ CONFIG = "b0_demo_none"
 STOCK = "mmseg's own model"
 PRESETS = ("none", "hq", "fast", "plus", "n2d")
 DOWNSAMPLE = "downsample"
+COLOURS = ("0.35", "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#e69f00", "0.65")
+MARKS = ("s", "o", "v", "^", "D", "P", "X")
 HEADS = ("", "mIoU", "mIoU_small", "GFLOPs", "latency, ms", "speed-up")
 WARMUP = 1
 
@@ -233,17 +235,14 @@ def chart(rows: Sequence[Row]) -> bytes:
     """Speed against mIoU, a mark for each network, as a PNG."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
-    for row in rows:
-        axes.plot(row.speedup, row.miou, "o", color="#d55e00" if row.name in PRESETS else "0.45")
-        axes.annotate(
-            row.name,
-            (row.speedup, row.miou),
-            xytext=(6, 5),
-            textcoords="offset points",
-            fontsize=9,
-        )
+    for row, colour, mark in zip(rows, COLOURS, MARKS):
+        label = f"{row.name}: {row.speedup:.2f}×, {row.miou:.1f}"
+        axes.plot(row.speedup, row.miou, mark, color=colour, markersize=9, label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([1, 2, 4, 8, 16], ["1×", "2×", "4×", "8×", "16×"])
+    axes.minorticks_off()
     axes.set(xlabel="speed-up over mmseg's own model", ylabel="mIoU (%)")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
+    axes.legend(frameon=False, fontsize=9, loc="lower left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.92", zorder=0)
     axes.margins(0.14, 0.15)

@@ -101,7 +101,7 @@ def fit_weights(
         InputError: The weights do not fit, with what is missing and what they look like.
     """
     wanted = model.state_dict()
-    weights = _align(state_dict_of(content, name), wanted, name)
+    weights = _align(model, state_dict_of(content, name), wanted, name)
     weights, grid = dict(weights), grid_of(content)
     if prepare is not None:
         prepare(weights, grid)
@@ -163,7 +163,9 @@ def say_notes(fitted: Fitted) -> None:
         print_log(note, "current", logging.WARNING)
 
 
-def _align(weights: dict[str, Tensor], wanted: Mapping[str, Tensor], name: str) -> dict[str, Any]:
+def _align(
+    model: nn.Module, weights: dict[str, Tensor], wanted: Mapping[str, Tensor], name: str
+) -> dict[str, Any]:
     """The weights under the model's keys: prefixes off or on, published layouts renamed."""
     best = _best_prefix(weights, wanted)
     if any(key in wanted for key in best):
@@ -178,14 +180,23 @@ def _align(weights: dict[str, Tensor], wanted: Mapping[str, Tensor], name: str) 
     if source is None or source.startswith("mmseg"):
         return best
     try:
-        converted: dict[str, Tensor] = dict(convert(weights, source).state_dict)
+        result = convert(weights, source)
     except InputError as error:
         raise InputError(
             f"The checkpoint {name} has the layout of {ALL_FORMATS[source].title}, which "
             f"tools/convert_weights.py converts, but not this one: {error}"
         ) from error
-    print_log(f"{name}: converted from the layout of {ALL_FORMATS[source].title}", "current")
-    return _best_prefix(converted, wanted)
+    print_log(f"{name}: converted from the layout of {result.source}", "current")
+    eps = next((m.eps for m in model.modules() if isinstance(m, nn.LayerNorm)), None)
+    if result.norm_eps is not None and eps is not None and eps != result.norm_eps:
+        print_log(
+            f"{name}: the norms of {result.source} have an epsilon of {result.norm_eps}, but the "
+            f"model's have {eps}: set backbone.norm_cfg=dict(type='LN', eps={result.norm_eps}) for "
+            "its very features.",
+            "current",
+            logging.WARNING,
+        )
+    return _best_prefix(dict(result.state_dict), wanted)
 
 
 def _best_prefix(weights: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from mmtokmerge.engine.policies import check_policies
 from mmtokmerge.merging import StageMerging
 from mmtokmerge.merging.segformer.arch import MiTArch
 from mmtokmerge.merging.segformer.presets import read_merging
-from mmtokmerge.models.weights.fit import fit_weights
+from mmtokmerge.models.weights.fit import fit_weights, state_dict_of
 from mmtokmerge.models.weights.safe_load import load_weights_safely
 
 REDUCERS = "backbone.reducers."
@@ -159,14 +159,14 @@ def _load(own: Sequence[Candidate], path: str) -> None:
     """Give every config the checkpoint's weights, and its thresholds where the reducers fit."""
     check_checkpoint(path)
     content = CheckpointLoader.load_checkpoint(path, map_location="cpu")
-    found = content.get("state_dict", content)
+    found = state_dict_of(content, path)
     for candidate in own:
         weights = _without_reducers(found)
         for key, value in candidate.model.state_dict().items():
             if key.startswith(REDUCERS):
                 weights[key] = found.get(key, value)
-        fit_weights(candidate.model, weights, path)
-        candidate.model.load_state_dict(weights, strict=False)
+        fitted = fit_weights(candidate.model, weights, path)
+        candidate.model.load_state_dict(fitted.weights, strict=False)
 
 
 def _convert(candidate: Candidate, dtype: torch.dtype) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.models.policies.base import Normalisation
+from mmtokmerge.models.weights.fit import fit_weights
 from mmtokmerge.registry import MODELS
 
 
@@ -59,18 +60,12 @@ class FrozenNetwork:
                 f"{self.key} is None: name the file of the trained network, e.g. with "
                 f"--cfg-options model.backbone.{self.key}=WEIGHTS.pth"
             )
-        weights = self._read(self.checkpoint)
-        own = self.model.state_dict()
-        wrong = [key for key in own if key not in weights and not key.endswith("_batches_tracked")]
-        wrong += [key for key in weights if key not in own]
-        wrong += [k for k, v in own.items() if k in weights and weights[k].shape != v.shape]
-        if wrong:
-            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-            raise InputError(
-                f"{self.key}={self.checkpoint!r} does not fit its network: missing, unknown or of "
-                f"another shape are {', '.join(wrong[:3])}{more}"
-            )
-        self.model.load_state_dict(weights, strict=False)
+        content = self._read(self.checkpoint)
+        try:
+            fitted = fit_weights(self.model, content, self.checkpoint)
+        except InputError as error:
+            raise InputError(f"{self.key} does not fit its network: {error}") from error
+        self.model.load_state_dict(fitted.weights, strict=False)
         self._loaded = True
 
     @torch.no_grad()
@@ -79,17 +74,13 @@ class FrozenNetwork:
         self.load()
         return getattr(self.model, method)(images.contiguous(memory_format=torch.channels_last))
 
-    def _read(self, path: str) -> dict[str, Tensor]:
+    def _read(self, path: str) -> Any:
         try:
-            content = CheckpointLoader.load_checkpoint(path, map_location="cpu")
+            return CheckpointLoader.load_checkpoint(path, map_location="cpu")
         except InputError as error:
             raise InputError(f"{self.key}={path!r} cannot be loaded: {error}") from error
         except Exception as error:
             raise InputError(f"{self.key}={path!r} cannot be loaded ({error})") from error
-        weights = content.get("state_dict", content) if isinstance(content, Mapping) else None
-        if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-            raise InputError(f"{self.key}={path!r} holds no weights")
-        return {key.removeprefix("module."): value for key, value in weights.items()}
 
 
 class HoldsNetwork:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -29,6 +29,10 @@ class HostModule(nn.Module):
         self._modules.update(host._modules)
         self.training = host.training
         self._host = (host,)  # in a tuple, so that it is no submodule and in no state dict
+
+    if TYPE_CHECKING:  # the host's parameters and submodules, whatever they are
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def give_back(self) -> nn.Module:
         """The host's module, with what was put into this one's submodules since."""

@@ -22,7 +22,7 @@ STRIDES = (4, 8, 16, 32)
 class HuggingFaceAttention(HostModule, MergingAttention):
     """In the place of transformers' ``SegformerAttention``."""
 
-    def __init__(self, host: nn.Module, merging: StageMerging) -> None:
+    def __init__(self, host: Any, merging: StageMerging) -> None:
         super().__init__(host)
         self.merging = merging
 
@@ -43,7 +43,8 @@ class HuggingFaceAttention(HostModule, MergingAttention):
         )
         dropout = own.dropout.p if self.training else 0.0
         y = attend(queries, keys, values, bias, dropout=dropout)
-        return self.output(y.transpose(1, 2).flatten(2), q)
+        out: Tensor = self.output(y.transpose(1, 2).flatten(2), q)
+        return out
 
     def reduce(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """See :class:`MergingAttention`."""
@@ -77,7 +78,7 @@ class HuggingFaceMixFFN(HostModule):
 class MMSegAttention(HostModule, MergingAttention):
     """In the place of mmseg's ``EfficientMultiheadAttention``."""
 
-    def __init__(self, host: nn.Module, merging: StageMerging) -> None:
+    def __init__(self, host: Any, merging: StageMerging) -> None:
         super().__init__(host)
         self.merging = merging
         self.sr_ratio: int = host.sr_ratio
@@ -87,7 +88,8 @@ class MMSegAttention(HostModule, MergingAttention):
     ) -> Tensor:
         """As the host's, the residual included."""
         y, _ = MergingAttention.forward(self, x, (hw_shape[0], hw_shape[1]))
-        return (x if identity is None else identity) + self.dropout_layer(self.proj_drop(y))
+        change: Tensor = self.dropout_layer(self.proj_drop(y))
+        return (x if identity is None else identity) + change
 
     def attend(self, q: Tensor, kv: Tensor, bias: Tensor | None) -> Tensor:
         """See :class:`MergingAttention`."""
@@ -104,7 +106,8 @@ class MMSegAttention(HostModule, MergingAttention):
         )
         dropout = own.dropout if self.training else 0.0
         y = attend(queries, keys, values, bias, dropout=dropout)
-        return own.out_proj(y.transpose(1, 2).flatten(2))
+        out: Tensor = own.out_proj(y.transpose(1, 2).flatten(2))
+        return out
 
     def reduce(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """See :class:`MergingAttention`."""
@@ -127,7 +130,8 @@ class MMSegMixFFN(HostModule):
             out = parts.feed(x, hw)
         else:
             out = to_tokens(self.layers(to_map(x, hw)))
-        return (x if identity is None else identity) + self.dropout_layer(out)
+        change: Tensor = self.dropout_layer(out)
+        return (x if identity is None else identity) + change
 
 
 def is_host(module: nn.Module) -> bool:
@@ -136,7 +140,7 @@ def is_host(module: nn.Module) -> bool:
 
 
 def apply_to(
-    model: nn.Module, encoder: nn.Module, path: str, merging: Any, proportional: bool | None
+    model: nn.Module, encoder: Any, path: str, merging: Any, proportional: bool | None
 ) -> Report:
     """Put merging into one encoder.
 
@@ -176,7 +180,8 @@ def apply_to(
 
 def _change_hugging_face(layer: Any, stage: StageMerging) -> int | str:
     """Change a layer and return its reduction, or the reason why it is left alone."""
-    attention, mlp = getattr(layer, "attention", None), getattr(layer, "mlp", None)
+    attention: Any = getattr(layer, "attention", None)
+    mlp: Any = getattr(layer, "mlp", None)
     if _kind(attention) != "SegformerAttention" or _kind(mlp) != "SegformerMixFFN":
         return "its attention or MLP is not that of transformers 4"
     if any(has_hooks(module) for module in (attention, attention.self, mlp)):
@@ -187,7 +192,8 @@ def _change_hugging_face(layer: Any, stage: StageMerging) -> int | str:
 
 
 def _change_mmseg(layer: Any, stage: StageMerging) -> int | str:
-    attention, ffn = getattr(layer, "attn", None), getattr(layer, "ffn", None)
+    attention: Any = getattr(layer, "attn", None)
+    ffn: Any = getattr(layer, "ffn", None)
     if _kind(attention) != "EfficientMultiheadAttention" or _kind(ffn) != "MixFFN":
         return "its attention or MixFFN is not mmseg's"
     if any(has_hooks(module) for module in (attention, attention.attn, ffn)):

@@ -39,7 +39,7 @@ def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     )
 
 
-def has_hooks(module: nn.Module) -> bool:
+def has_hooks(module: Any) -> bool:
     """Whether something is called before or after the module, forward or backward."""
     found: dict[str, Any] = module.__dict__
     return any(found.get(name) for name in _HOOKS)

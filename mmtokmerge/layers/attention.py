@@ -123,7 +123,8 @@ class MultiheadAttention(nn.Module):
         return bias_q, bias_kv
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, d)
+        heads: Tensor = x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return heads  # (B, heads, N, d)
 
 
 class MergedGroups(NamedTuple):
@@ -239,7 +240,8 @@ class EfficientAttention(MergingAttention):
 
     def attend(self, q: Tensor, kv: Tensor, bias: Tensor | None) -> Tensor:
         """See :class:`MultiheadAttention`, which is called."""
-        return self.attn(q, kv, bias)
+        out: Tensor = self.attn(q, kv, bias)
+        return out
 
     def reduce(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """Reduce tokens ``(B, h*w, C)`` to the keys' grid; returns ``(B, M, C)`` and that grid.

@@ -7,7 +7,8 @@ from torch import Tensor
 
 def to_map(x: Tensor, hw: tuple[int, int]) -> Tensor:
     """View tokens ``(B, h*w, C)`` as a channels-last map ``(B, C, h, w)``; copies nothing."""
-    return x.unflatten(1, hw).permute(0, 3, 1, 2)
+    grid: Tensor = x.unflatten(1, hw).permute(0, 3, 1, 2)
+    return grid
 
 
 def to_tokens(x: Tensor) -> Tensor:

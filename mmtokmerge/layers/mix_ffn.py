@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -82,11 +82,11 @@ class MixParts(NamedTuple):
         drop2: At the end.
     """
 
-    fc1: nn.Module
+    fc1: Any
     depthwise: nn.Module
     activation: nn.Module
     drop1: nn.Module
-    fc2: nn.Module
+    fc2: Any
     drop2: nn.Module
 
     def are_plain(self, norm: Callable[[Tensor], Tensor] = _same) -> bool:
@@ -109,12 +109,14 @@ class MixParts(NamedTuple):
             return self._feed_strips(x, hw, norm, rows)
         hidden = _product(self.fc1, norm(x))  # (B, N, hidden)
         hidden = to_tokens(self.depthwise(to_map(hidden, hw)))
-        return self.drop2(_product(self.fc2, self.drop1(self.activation(hidden))))
+        out: Tensor = self.drop2(_product(self.fc2, self.drop1(self.activation(hidden))))
+        return out
 
     def _rows_of_strip(self, x: Tensor, hw: tuple[int, int]) -> int:
         if x.device.type != "cpu" or torch.is_grad_enabled() or is_recorded():
             return hw[0]
-        row = x.shape[0] * hw[1] * self.fc1.weight.shape[0] * x.element_size()
+        width: int = self.fc1.weight.shape[0]
+        row = x.shape[0] * hw[1] * width * x.element_size()
         if row * hw[0] <= WHOLE_BYTES:
             return hw[0]
         return max(MIN_ROWS, STRIP_BYTES * torch.get_num_threads() // row)
@@ -131,9 +133,10 @@ class MixParts(NamedTuple):
             hidden = self.depthwise(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
             hidden = self.drop1(self.activation(hidden[:, top - above : bottom - above]))
             out[:, top:bottom] = _product(self.fc2, hidden)
-        return self.drop2(out.flatten(1, 2))
+        dropped: Tensor = self.drop2(out.flatten(1, 2))
+        return dropped
 
 
-def _product(layer: nn.Module, x: Tensor) -> Tensor:
+def _product(layer: Any, x: Tensor) -> Tensor:
     """A linear layer's or a 1x1 convolution's product with the rows of ``x (..., C)``."""
     return linear(x, layer.weight.flatten(1), layer.bias)

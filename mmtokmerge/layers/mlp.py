@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -45,10 +47,12 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens ``(B, N, C)`` to ``(B, N, C)``."""
         if not self._is_plain():
-            return self.layers(x)
+            out: Tensor = self.layers(x)
+            return out
         if x.device.type != "cpu" or torch.is_grad_enabled() or is_recorded():
             return self._rows(x)
-        row = self.layers[1].in_features * x.element_size()
+        fc2: Any = self.layers[1]
+        row = fc2.in_features * x.element_size()
         rows = x.flatten(0, 1)
         if len(rows) * row <= WHOLE_BYTES:
             return self._rows(x)
@@ -59,7 +63,8 @@ class MLP(nn.Module):
         """Whether rows may go through the layers in pieces, by the fastest kernels."""
         if not (is_plain(self.layers, nn.Sequential) and is_plain(self.layers[0], nn.Sequential)):
             return False
-        fc1, activation, drop1 = self.layers[0]
+        first: Any = self.layers[0]
+        fc1, activation, drop1 = first
         parts = (fc1, self.layers[1])
         drops = (drop1, self.layers[2])
         return (
@@ -69,5 +74,7 @@ class MLP(nn.Module):
         )
 
     def _rows(self, x: Tensor) -> Tensor:
-        (fc1, activation, drop1), fc2, drop2 = self.layers
-        return drop2(call_linear(fc2, drop1(activation(call_linear(fc1, x)))))
+        parts: Any = self.layers
+        (fc1, activation, drop1), fc2, drop2 = parts
+        out: Tensor = drop2(call_linear(fc2, drop1(activation(call_linear(fc1, x)))))
+        return out

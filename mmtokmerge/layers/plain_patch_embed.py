@@ -41,4 +41,5 @@ class PatchEmbed(nn.Module):
         section 3.2): ``(B, 3, H, W)`` to ``(B, (h // 2) * (w // 2), C)``.
         """
         h, w = (side // 2 * 2 * self.patch_size for side in hw)
-        return self(F.avg_pool2d(self.pad(x)[:, :, :h, :w], 2))[0]
+        tokens: Tensor = self(F.avg_pool2d(self.pad(x)[:, :, :h, :w], 2))[0]
+        return tokens

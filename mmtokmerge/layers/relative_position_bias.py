@@ -83,7 +83,7 @@ class RelativePositions:
         if self.merged is None:
             values = values.to(dtype)
         found = values.index_select(1, self.index.flatten()).unflatten(1, self.index.shape)
-        bias = found.transpose(0, 1)[..., : self.num_tokens]
+        bias: Tensor = found.transpose(0, 1)[..., : self.num_tokens]
         if self.merged is not None:
             bias = mean_over_members(bias, self.merged).to(dtype)
         return bias if self.keys is None else bias + self.keys.to(dtype)
@@ -165,7 +165,8 @@ def mean_over_members(bias: Tensor, state: TokenAssignment) -> Tensor:
     by_key = bias[0].permute(2, 0, 1).flatten(1).expand(batch, -1, -1)  # (B, T, heads * T)
     keys = state.merge(by_key).unflatten(2, (heads, -1))  # (B, M, heads, T)
     queries = state.merge(keys.permute(0, 3, 2, 1).flatten(2))  # (B, M, heads * M)
-    return queries.unflatten(2, (heads, -1)).transpose(1, 2)
+    found: Tensor = queries.unflatten(2, (heads, -1)).transpose(1, 2)
+    return found
 
 
 def _after_class_token(state: TokenAssignment) -> TokenAssignment:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def resize_table(rows: Tensor, grid: tuple[int, int], hw: tuple[int, int]) -> Te
     Returns:
         ``(heads, 2h - 1, 2w - 1)``.
     """
-    maps = rows.t().unflatten(1, (2 * grid[0] - 1, 2 * grid[1] - 1))
+    maps: Tensor = rows.t().unflatten(1, (2 * grid[0] - 1, 2 * grid[1] - 1))
     for axis, (own, wanted) in enumerate(zip(grid, hw), 1):
         if own > wanted:
             maps = maps.narrow(axis, own - wanted, 2 * wanted - 1)
@@ -75,7 +76,7 @@ def resize_table(rows: Tensor, grid: tuple[int, int], hw: tuple[int, int]) -> Te
 
 
 @lru_cache(maxsize=16)
-def growing(own: int, wanted: int) -> np.ndarray:
+def growing(own: int, wanted: int) -> np.ndarray[Any, Any]:
     """What resizes an axis of ``own`` patches to more: ``(2 * wanted - 1, 2 * own - 1)``."""
     from scipy.interpolate import make_interp_spline
 
@@ -86,7 +87,8 @@ def growing(own: int, wanted: int) -> np.ndarray:
     values = np.eye(len(known))
     if len(known) == 1:
         return np.ones((len(asked), 1))
-    return make_interp_spline(known, values, k=min(3, len(known) - 1))(asked)
+    found: np.ndarray[Any, Any] = make_interp_spline(known, values, k=min(3, len(known) - 1))(asked)
+    return found
 
 
 def _ratio(steps: int, distance: int) -> float:

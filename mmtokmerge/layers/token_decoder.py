@@ -74,8 +74,11 @@ class AttentionToMask(nn.Module):
         return classes, k @ (q * scale).transpose(1, 2)
 
     def _cross_attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
         y = attend(
-            *(x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v)),
+            q,
+            k,
+            v,
             None if bias is None else bias[:, None, None],
             dropout=self.drop if self.training else 0.0,
             fused=self.fused,

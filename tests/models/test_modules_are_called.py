@@ -132,6 +132,25 @@ def test_pruned_layers_train(name: str) -> None:
             assert bool((module.weight[module.weight_mask == 0] == 0).all())
 
 
+@pytest.mark.parametrize("name", BUILDERS)
+def test_gradients_under_mmengine_activation_checkpointing(name: str) -> None:
+    from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
+
+    plain = build(name).train()
+    wrapped = copy.deepcopy(plain)
+    kinds = [k for k, m in plain.named_modules() if type(m).__name__.endswith(("Layer", "Block"))]
+    turn_on_activation_checkpointing(wrapped, kinds)
+    assert len(kinds) >= 3
+    for model in (plain, wrapped):
+        torch.manual_seed(2)
+        sum(out.square().mean() for out in model(image())).backward()
+    found = {k.replace("_checkpoint_wrapped_module.", ""): p for k, p in wrapped.named_parameters()}
+    for key, parameter in plain.named_parameters():
+        assert (parameter.grad is None) == (found[key].grad is None), key
+        if parameter.grad is not None:
+            torch.testing.assert_close(found[key].grad, parameter.grad, msg=key)
+
+
 def test_dynamic_quantization_finds_the_linear_layers() -> None:
     model = build("vit")
     quantized = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {nn.Linear})

@@ -135,6 +135,7 @@ class ThresholdReducer(Reducer):
         self.count = count
         self._known = not self.auto
         value = torch.tensor(math.nan if self.auto else float(threshold))
+        self.tau: Tensor
         self.register_buffer("tau", value, persistent=self.auto)
 
     @property
@@ -166,7 +167,7 @@ class ThresholdReducer(Reducer):
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
         tau = self.tau  # a cast of the model to half precision must not move the threshold
-        super()._apply(fn, *args, **kwargs)
+        super()._apply(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
         if self.tau.dtype != tau.dtype:
             self.tau = tau.to(self.tau.device)
         return self

@@ -10,7 +10,6 @@ import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, ModuleList
-from mmengine.model.weight_init import constant_init, kaiming_init, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -30,6 +29,7 @@ from mmtokmerge.models.backbones.position_embedding import (
     read_pos_embed,
     without_distillation,
 )
+from mmtokmerge.models.backbones.vit_init import init_vit
 from mmtokmerge.models.backbones.vit_options import (
     build_reducers,
     check_unpadded,
@@ -229,7 +229,7 @@ class VisionTransformer(BaseModule):
 
     def init_weights(self) -> None:
         """Initialise as mmseg's ``VisionTransformer`` does, or from ``init_cfg``."""
-        initialise(self, self.init_cfg, self._init_from_scratch, self._fit_published)
+        initialise(self, self.init_cfg, lambda: init_vit(self), self._fit_published)
         if self.calibration is not None:
             reducers = {f"reducers.{i}.tau": self.reducers[i] for i in self._auto()}
             for name, tau in read_thresholds(self.calibration, list(reducers)).items():
@@ -391,19 +391,3 @@ class VisionTransformer(BaseModule):
     ) -> None:
         self.fit_positions(state_dict, prefix, local_metadata.get(GRID_KEY))
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args, **kwargs)
-
-    def _init_from_scratch(self) -> None:
-        for name in ("pos_embed", "cls_token", "dist_token"):
-            if hasattr(self, name):
-                trunc_normal_(getattr(self, name), std=0.02)
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None and "ffn" in name:
-                    nn.init.normal_(module.bias, mean=0.0, std=1e-6)
-                elif module.bias is not None:
-                    nn.init.constant_(module.bias, 0)
-            elif isinstance(module, nn.Conv2d):
-                kaiming_init(module, mode="fan_in", bias=0.0)
-            elif isinstance(module, nn.LayerNorm):
-                constant_init(module, val=1.0, bias=0.0)

@@ -83,9 +83,9 @@ def test_main_prints_a_fix_for_each_failure(
     ("error", "forks", "upstream"),
     [
         ("No module named 'torch'", "torch==2.12.1", "torch==2.12.1"),
-        ("RuntimeError: operator torchvision::nms does not exist", "torchvision==0.27.1", "=="),
-        ("No module named 'mmseg'", '".[mm]"', "mmsegmentation==1.2.2"),
-        ("No module named 'mmcv'", '".[mm]"', "mmcv==2.1.0"),
+        ("RuntimeError: operator torchvision::nms does not exist", "torchvision==0.27.*", "0.27.*"),
+        ("No module named 'mmseg'", "onedl-mmsegmentation", "mmsegmentation==1.2.2"),
+        ("No module named 'mmcv'", "onedl-mmcv", "mmcv==2.1.0"),
         ("No module named 'mmcv._ext'", "onedl-mmcv", "mim install"),
         ("AssertionError: MMCV==2.2.0 is used but incompatible.", "mmcv==2.1.0", "mmcv==2.1.0"),
         ("ImportError: libGL.so.1: cannot open shared object file", "headless", "headless"),

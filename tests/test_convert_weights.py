@@ -363,7 +363,7 @@ def test_the_tool_refuses_bad_files_and_keeps_dst(tmp_path: Path, ours: dict[str
         "twice.pth": "twice.pth holds some weights twice",
         "cut.safetensors": "is cut off or is not a safetensors file.",
         "folder": "folder holds neither model.safetensors nor pytorch_model.bin.",
-        "none.safetensors": "There is no file .*none.safetensors",
+        "none.safetensors": "There is no checkpoint at .*none.safetensors",
         "none.pth": "There is no checkpoint at .*none.pth",
         "dst.pth": "DST is SRC, .*dst.pth: name another file",
     }

@@ -131,12 +131,14 @@ def test_no_workers_need_no_persistence(trained: tuple[Path, Path], tmp_path: Pa
     assert result.status == 0, result.output
 
 
-def test_fine_tuning_takes_what_fits(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_fine_tuning_refuses_a_head_of_another_width(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
     config, checkpoint = trained
     options = (f"load_from={checkpoint}", "model.decode_head.channels=16", "train_cfg.max_iters=1")
     result = run_tool("train.py", config, "--work-dir", tmp_path, "--cfg-options", *options)
-    assert result.status == 0, result.output
-    assert "size mismatch for decode_head.fusion_conv.conv.weight" in result.output
+    assert result.status == 1, result.output
+    assert "does not fit the config's model: decode_head.conv_seg.weight is (3, 8," in result.error
 
 
 def test_sentence_survives_its_wrappers() -> None:

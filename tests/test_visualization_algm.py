@@ -17,16 +17,14 @@ from mmengine.config import Config
 from mmseg.models import SegDataPreProcessor
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
-from mmtokmerge.visualization.record_reducers import name_layers
 from torch import nn
-from tracing import ended
 
 from mmtokmerge.analysis.overview import overview_figure
 from mmtokmerge.engine.hooks import MergeVisualizationHook
 from mmtokmerge.errors import InputError
 from mmtokmerge.merging import TokenAssignment
 from mmtokmerge.merging.local_pooling import window_similarity
-from mmtokmerge.merging.trace import trace
+from mmtokmerge.merging.trace import is_traced, trace
 from mmtokmerge.models.backbones import VisionTransformer
 from mmtokmerge.visualization import (
     MergedTokens,
@@ -40,6 +38,7 @@ from mmtokmerge.visualization import (
     record_assignments,
     token_figure,
 )
+from mmtokmerge.visualization.describe import name_layers
 from mmtokmerge.visualization.figures import groups_panel, token_heading, token_panels
 from mmtokmerge.visualization.layout import BAR_ROW
 from mmtokmerge.visualization.similarity import similarity_bar
@@ -68,11 +67,14 @@ def images(batch: int = 2, height: int = 41, width: int = 59) -> torch.Tensor:
     return torch.randn(batch, 3, height, width)
 
 
-def observe(model: VisionTransformer, x: torch.Tensor) -> tuple[Any, dict[int, Any]]:
-    """A forward pass as it is without recording, and what the backbone itself reports of it."""
-    seen: dict[int, Any] = {}
-    with trace(model, lambda observation: seen.update({observation.layer: observation})):
-        return model(x), seen
+def observe(
+    model: VisionTransformer, x: torch.Tensor
+) -> tuple[Any, dict[int, torch.Tensor], dict[int, torch.Tensor]]:
+    """A forward pass as it is without recording, and each layer's tokens and groups."""
+    seen: dict[int, torch.Tensor] = {}
+    with trace(model, lambda each: seen.update({each.layer: each.tokens})) as merged:
+        features = model(x)
+    return features, seen, {event.layer: event.assignment.groups for event in merged.events}
 
 
 def mean_cosine(tokens: torch.Tensor) -> float:
@@ -84,7 +86,7 @@ def mean_cosine(tokens: torch.Tensor) -> float:
 @torch.no_grad()
 def test_records_groups_and_similarity_of_an_odd_grid() -> None:
     model, x = encoder(dict(CLAP, window=(2, 3)), GBM), images()
-    expected, seen = observe(model, x)
+    expected, seen, groups = observe(model, x)
     with record_assignments(model) as records:
         features = model(x)
     assert all(torch.equal(a, b) for a, b in zip(features, expected))
@@ -94,16 +96,16 @@ def test_records_groups_and_similarity_of_an_odd_grid() -> None:
     ]
     clap, gbm = records
     for record, layer in ((clap, 1), (gbm, 2)):
-        assert torch.equal(record.assignment.groups, seen[layer].after.groups)
+        assert torch.equal(record.assignment.groups, groups[layer])
         for image in range(2):
-            distinct = seen[layer].after.groups[image].unique()
+            distinct = groups[layer][image].unique()
             assert record.num_kept(image) == len(distinct)
     assert 48 > clap.num_kept() > gbm.num_kept() > 1
     assert gbm.windows is None
     assert clap.windows is not None
     assert clap.windows.values.shape == (2, 3, 2)
-    assert torch.equal(clap.windows.values, window_similarity(seen[1].tokens, (6, 8), (2, 3)))
-    tokens = seen[1].tokens[1].view(6, 8, -1)
+    assert torch.equal(clap.windows.values, window_similarity(seen[1], (6, 8), (2, 3)))
+    tokens = seen[1][1].view(6, 8, -1)
     for row, column in itertools.product(range(3), range(2)):
         window = tokens[2 * row : 2 * row + 2, 3 * column : 3 * column + 3].flatten(0, 1)
         value = float(clap.windows.values[1, row, column])
@@ -137,18 +139,17 @@ def test_one_record_for_each_reducer_of_any_kind(
     reducers: list[dict], places: list[str], hows: list[str]
 ) -> None:
     model, x = encoder(*reducers), images(1)
-    with record_assignments(model) as records:
+    with record_assignments(model) as records, trace(model) as merged:
         model(x)
-        once = len(records)
         model(x)
-    assert len(records) == 2 * once, "each forward pass records anew"
-    records = records[:once]
+    assert len(records) == 2 * len(places), "each forward pass records anew"
+    records = records[: len(places)]
     assert [each.place for each in records] == places
     assert [each.how for each in records] == hows
     for record in records:
         assert (record.windows is not None) == ("CLAP" in record.place)
     if not any("random" in how for how in hows):
-        assert torch.equal(records[-1].assignment.groups, ended(model).assignment.groups)
+        assert torch.equal(records[-1].assignment.groups, merged.assignment.groups)
     kept = [each.num_kept() for each in records]
     assert kept == sorted(kept, reverse=True)
     assert kept[0] < 48
@@ -181,12 +182,13 @@ def test_similarity_is_of_what_is_compared() -> None:
 def test_averaged_tokens_that_stay_are_drawn_as_groups(before: tuple[dict, ...]) -> None:
     records = []
     for reduce in (True, False):
-        with record_assignments(model := encoder(*before, dict(GBM, reduce=reduce))) as recorded:
+        model = encoder(*before, dict(GBM, reduce=reduce))
+        with record_assignments(model) as recorded, trace(model) as merged:
             model(images(1))
         records.append(recorded[-1])
     assert torch.equal(records[0].assignment.groups, records[1].assignment.groups)
     kept = records[1].num_kept()
-    assert kept < ended(model).assignment.num_groups, "the second removes nothing"
+    assert kept < merged.assignment.num_groups, "the second removes nothing"
     panel = groups_panel(np.zeros((48, 64, 3), np.uint8), records[1], (48, 64))
     assert panel.title == f"After GBM in layer 2, 48 tokens in {kept} groups"
     assert panel.subtitle == "τ 0.5; averaged, none removed"
@@ -197,7 +199,7 @@ def test_nothing_stays_behind() -> None:
 
     def traces() -> list[Any]:
         hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
-        return [hooks, len(model._observers), [set(vars(m)) for m in model.modules()]]
+        return [hooks, is_traced(), [set(vars(m)) for m in model.modules()]]
 
     before = traces()
     with pytest.raises(RuntimeError, match="stop"), record_assignments(model):

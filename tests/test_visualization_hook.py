@@ -20,7 +20,7 @@ from mmseg.apis import init_model
 from mmseg.registry import DATASETS
 from mmseg.visualization import SegLocalVisualizer
 
-from mmtokmerge.analysis.overview import overview_figure, without_merging
+from mmtokmerge.analysis.overview import overview_figure
 from mmtokmerge.engine.hooks import MergeVisualizationHook
 from mmtokmerge.engine.loading import load_segmentor
 from mmtokmerge.errors import InputError
@@ -241,8 +241,3 @@ def test_overview_draws_the_asked_stages(models: Models) -> None:
     assert figure.dtype == np.uint8
     with pytest.raises(InputError, match="merges nothing in stages 1, 2"):
         overview_figure(cfg, models["hq.pth"], image, stages=(1, 2))
-    cfg.model.backbone.proportional = True
-    plain = without_merging(cfg)
-    assert plain.model.backbone.merging == "none"
-    assert "proportional" not in plain.model.backbone
-    assert cfg.model.backbone.merging != "none"

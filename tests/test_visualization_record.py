@@ -11,6 +11,7 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmtokmerge.merging.segformer.presets import Matcher
+from mmtokmerge.merging.trace import is_traced
 from mmtokmerge.models import MiTPlusPlus
 from mmtokmerge.visualization import encode_one, merges, record_assignments
 
@@ -80,8 +81,9 @@ def test_last_block_that_reuses_the_first_has_its_groups() -> None:
 def test_nothing_stays_behind() -> None:
     model = encoder("hq")
     with pytest.raises(RuntimeError, match="stop"), record_assignments(model):
-        assert hooks_of(model) == 4
+        assert is_traced()
         raise RuntimeError("stop")
+    assert not is_traced()
     assert hooks_of(model) == 0
 
 

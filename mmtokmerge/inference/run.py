@@ -212,7 +212,7 @@ class _Pose(_Worker):
         self.predictor = PosePredictor(self.model, cfg)
         from mmpose.registry import VISUALIZERS
 
-        self.visualizer = VISUALIZERS.build(dict(type="mmpose.PoseLocalVisualizer"))
+        self.visualizer = VISUALIZERS.build(dict(type="mmpose.PoseLocalVisualizer", name="predict"))
         self.visualizer.set_dataset_meta(self.predictor.meta)
 
     def picture(self, picture: np.ndarray, name: str, advance: Callable[[], None]) -> None:

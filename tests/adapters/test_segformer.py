@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import io
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -118,10 +118,7 @@ def test_remove_gives_back_the_very_model(host: str, train: bool) -> None:
 def test_copies_pickles_and_gradients(host: str) -> None:
     model, x = HOSTS[host](), torch.randn(1, 3, 64, 96)
     mmtokmerge.apply(model, "hq")
-    buffer = io.BytesIO()
-    torch.save(model, buffer)
-    buffer.seek(0)
-    copies = [copy.deepcopy(model), torch.load(buffer, weights_only=False)]
+    copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
     with torch.no_grad():
         expected = run(model, x)
         for each in copies:

@@ -297,7 +297,7 @@ def test_forward_leaves_the_image_alone() -> None:
         (dict(drop_rate=1.5), ValueError, r"drop.*1\.5"),
         (dict(attn_drop_rate=1.5), ValueError, r"attn_drop_rate.*1\.5"),
         (dict(proportional=True, merging="n2d"), ValueError, "proportional=True.*r_kv"),
-        (dict(pretrained="x.pth"), TypeError, "pretrained"),
+        (dict(pretrained=3), TypeError, "pretrained"),
     ],
 )
 def test_wrong_settings_are_one_sentence(setting: dict[str, Any], error: Any, message: str) -> None:

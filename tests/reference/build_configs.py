@@ -12,6 +12,7 @@ import json
 import sys
 import traceback
 from importlib.util import find_spec
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,17 @@ def with_preprocessors(value: Any) -> Any:
     return value
 
 
+def accepted(kind: type) -> set[str]:
+    """Names of what a class's constructors take, up to the first that passes nothing on."""
+    names: set[str] = set()
+    for each in kind.__mro__:
+        parameters = signature(each.__init__).parameters.values()
+        names |= {p.name for p in parameters}
+        if not any(p.kind is Parameter.VAR_KEYWORD for p in parameters):
+            break
+    return names
+
+
 def build(path: Path) -> dict[str, Any]:
     """Build what a config defines; no data and no weights are read."""
     cfg = Config.fromfile(path)
@@ -68,7 +80,9 @@ def build(path: Path) -> dict[str, Any]:
         model = MODELS.build(settings)
     outputs = {}
     for split in ("train", "val", "test"):
-        definition = {**cfg[f"{split}_dataloader"].dataset, "lazy_init": True}
+        definition = dict(cfg[f"{split}_dataloader"].dataset)
+        if "lazy_init" in accepted(DATASETS.get(definition["type"])):
+            definition["lazy_init"] = True
         outputs[split] = num_outputs(DATASETS.build(definition).metainfo)
         if split != "train":
             build_metric(cfg[f"{split}_evaluator"])

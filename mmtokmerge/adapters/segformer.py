@@ -26,6 +26,7 @@ class HuggingFaceAttention(HostModule, MergingAttention):
         super().__init__(host)
         self.merging = merging
 
+    # The host's signature, not MergingAttention's: the host's layer calls it.
     def forward(  # type: ignore[override]
         self, hidden_states: Tensor, height: int, width: int, output_attentions: bool = False
     ) -> tuple[Tensor]:
@@ -83,6 +84,7 @@ class MMSegAttention(HostModule, MergingAttention):
         self.merging = merging
         self.sr_ratio: int = host.sr_ratio
 
+    # The host's signature, not MergingAttention's: the host's layer calls it.
     def forward(  # type: ignore[override]
         self, x: Tensor, hw_shape: tuple[int, int], identity: Tensor | None = None
     ) -> Tensor:

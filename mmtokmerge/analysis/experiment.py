@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from rich.console import Console
 
 from mmtokmerge.errors import InputError
 from mmtokmerge.reporting.files import write_json
@@ -49,6 +50,15 @@ class ResultStore:
             self.path.replace(self.path.with_suffix(".old.json"))
         else:
             self.content["records"] = found["records"]
+
+    def say_changed(self, console: Console) -> None:
+        """Tell why what was there before is not used, where it was made in another way."""
+        if self.changed:
+            console.print(
+                f"Measured anew, since what was in {self.path} was made with another "
+                f"{', '.join(self.changed)}; it is kept as {self.path.with_suffix('.old.json')}.",
+                soft_wrap=True,
+            )
 
     def get(self, values: Values) -> dict[str, Any] | None:
         """The record of a setting, None where there is none yet."""

@@ -11,6 +11,7 @@ from mmtokmerge.commands.options import (
     add_cfg_options,
     add_device,
     add_images,
+    add_timing,
     add_trained_vit,
 )
 
@@ -172,21 +173,7 @@ def _tradeoff(commands: Any) -> None:
         help="also test models that share with each S, without training anew: a whole number, or\n"
         "with a point a fraction of the superpatches",
     )
-    add(
-        "--shape",
-        type=int,
-        nargs=2,
-        metavar=("H", "W"),
-        help="resize images to this for speed, GFLOPs and tokens (default: as the test has them);\n"
-        "the mIoU is that of the config's test in any case",
-    )
-    add(
-        "--repeats",
-        type=int,
-        default=1,
-        metavar="N",
-        help="times each image is timed, the median counts (default: %(default)s)",
-    )
+    add_timing(parser)
     _common(parser)
 
 

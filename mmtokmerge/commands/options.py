@@ -76,6 +76,25 @@ def add_model(parser: argparse.ArgumentParser, config: str) -> None:
     parser.add_argument("checkpoint", help=WEIGHTS_HELP)
 
 
+def add_timing(parser: argparse.ArgumentParser) -> None:
+    """``--shape H W`` and ``--repeats N``: how the images are timed, apart from the mIoU."""
+    parser.add_argument(
+        "--shape",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="resize images to this for speed, GFLOPs and tokens (default: as the test has them);\n"
+        "the mIoU is that of the config's test in any case",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=1,
+        metavar="N",
+        help="times each image is timed, the median counts (default: %(default)s)",
+    )
+
+
 def add_trained_vit(parser: argparse.ArgumentParser) -> None:
     """What each analysis of a trained plain ViT takes."""
     add_model(parser, "config of a segmentation model with mmtokmerge.VisionTransformer")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmtokmerge.commands.options import add_trained_vit
+from mmtokmerge.commands.options import add_timing, add_trained_vit
 
 EXAMPLES = """\
 examples:
@@ -62,21 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="also measure the threshold that should be this many times as fast, e.g. 1.5 2.0",
     )
-    add(
-        "--shape",
-        type=int,
-        nargs=2,
-        metavar=("H", "W"),
-        help="resize images to this for speed, GFLOPs and tokens (default: as the test has them);\n"
-        "the mIoU is that of the config's test in any case",
-    )
-    add(
-        "--repeats",
-        type=int,
-        default=1,
-        metavar="N",
-        help="times each image is timed, the median counts (default: %(default)s)",
-    )
+    add_timing(parser)
     add(
         "--overlay",
         nargs="+",

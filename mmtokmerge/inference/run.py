@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from abc import ABC, abstractmethod
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -91,7 +92,7 @@ def finished(out: Path, source: Source, is_pose: bool) -> bool:
     return (out / f"{source.name}{KEYPOINTS if is_pose else LABELS}").is_file()
 
 
-class _Worker:
+class _Worker(ABC):
     """What segmentation and pose share: frames, videos, and what is written of them."""
 
     def __init__(self, loaded: LoadedModel, cfg: Config, args: Namespace) -> None:
@@ -110,12 +111,13 @@ class _Worker:
             return 1
         return self._video(source, advance)
 
+    @abstractmethod
     def picture(self, picture: np.ndarray, name: str, advance: Callable[[], None]) -> None:
-        raise NotImplementedError
+        """Write what is found in one picture under ``name``."""
 
+    @abstractmethod
     def overlay(self, picture: np.ndarray) -> tuple[np.ndarray, Any]:
         """The overlay ``(H, W, 3)`` RGB of a frame, and what goes into the JSON."""
-        raise NotImplementedError
 
     def _video(self, source: Source, advance: Callable[[], None]) -> int:
         path = self.out / f"{source.name}_overlay.mp4"

@@ -18,6 +18,7 @@ def take_rows(x: Tensor, index: Tensor) -> Tensor:
     in fp32.
     """
     if x.dtype in HALVES and torch.is_grad_enabled() and x.requires_grad:
+        # torch gives Function.apply no types.
         taken: Tensor = _TakeRows.apply(x, index)  # type: ignore[no-untyped-call]
         return taken
     return x.index_select(0, index)

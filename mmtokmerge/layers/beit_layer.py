@@ -58,6 +58,7 @@ class BEiTAttention(nn.Module):
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=False)
         self.proj = nn.Linear(embed_dims, embed_dims)
         self.proj_drop = nn.Dropout(proj_drop)
+        # torch gives it no types; mmseg's checkpoints hold the index.
         self._register_state_dict_hook(_add_index)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor, positions: RelativePositions) -> tuple[Tensor, Tensor]:

@@ -61,12 +61,7 @@ def search_rates(args: Namespace) -> RateSearch:
     machine = describe_machine(args.device)
     store = ResultStore(args.out / RESULTS, _identity(args, fingerprint, samples, machine))
     console = make_console()
-    if store.changed:
-        console.print(
-            f"Measured anew, since what was in {store.path} was made with another "
-            f"{', '.join(store.changed)}; it is kept as {store.path.with_suffix('.old.json')}.",
-            soft_wrap=True,
-        )
+    store.say_changed(console)
     spec = EvalSpec(
         samples,
         cfg.val_evaluator,

@@ -54,12 +54,7 @@ def compare_models(args: Namespace) -> None:
     machine = describe_machine(args.device)
     store = ResultStore(args.out / "measured.json", _facts(args, samples, machine, identities[0]))
     console = make_console()
-    if store.changed:
-        console.print(
-            f"Measured anew, since what was in {store.path} was made with another "
-            f"{', '.join(store.changed)}; it is kept as {store.path.with_suffix('.old.json')}.",
-            soft_wrap=True,
-        )
+    store.say_changed(console)
     evaluator = models[0].cfg.test_evaluator
     spec = EvalSpec(
         samples, evaluator, count_shared_tokens, shape, args.repeats, args.device, args.seed

@@ -78,12 +78,7 @@ def search_threshold(args: Namespace) -> list[Row]:
     machine = describe_machine(args.device)
     store = ResultStore(args.out / RESULTS, _identity(args, cfg, samples, machine))
     console = make_console()
-    if store.changed:
-        console.print(
-            f"Measured anew, since what was in {store.path} was made with another "
-            f"{', '.join(store.changed)}; it is kept as {store.path.with_suffix('.old.json')}.",
-            soft_wrap=True,
-        )
+    store.say_changed(console)
     if "test_evaluator" not in cfg:
         raise InputError(f"The config {args.config} has no test_evaluator.")
     spec = EvalSpec(

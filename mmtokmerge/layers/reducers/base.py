@@ -167,6 +167,7 @@ class ThresholdReducer(Reducer):
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
         tau = self.tau  # a cast of the model to half precision must not move the threshold
+        # torch gives _apply no types.
         super()._apply(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
         if self.tau.dtype != tau.dtype:
             self.tau = tau.to(self.tau.device)

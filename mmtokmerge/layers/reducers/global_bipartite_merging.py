@@ -18,10 +18,12 @@ class GlobalBipartiteMerging(ThresholdReducer):
         self, feature: Tensor, assignment: TokenAssignment | None, hw: tuple[int, int]
     ) -> TokenAssignment:
         """See :func:`mmtokmerge.merging.bipartite_matching`, by threshold."""
-        padded = assignment is not None and assignment.padded
+        sizes = None
+        if assignment is not None and assignment.padded:
+            sizes = assignment.sizes.expand(len(feature), -1)
         return bipartite_matching(
             feature,
             threshold=self.threshold,
-            sizes=assignment.sizes.expand(len(feature), -1) if padded else None,  # type: ignore[union-attr]
+            sizes=sizes,
             share_count=self.shares_count,
         )

@@ -211,7 +211,7 @@ class VisionTransformer(BaseModule):
             for rate in rates
         )
         self.ln1 = norm() if final_norm else None
-        self.reducers = build_reducers(reducers, depth)
+        self.reducers = build_reducers(reducers, depth, grid)
         self.sharing = None if sharing is None else TokenSharing.from_config(sharing, patch_size)
         if proportional and not (sharing or any(reducer.reduce for reducer in self.reducers)):
             raise InputError(

@@ -11,7 +11,7 @@ from mmtokmerge.checks import whole_number
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.layers.vit_archs import VIT_ARCHS
 from mmtokmerge.models.policies import TokenSharing
-from mmtokmerge.models.reducers import Reducer, ThresholdReducer
+from mmtokmerge.models.reducers import ConditionalLocalPooling, Reducer, ThresholdReducer
 from mmtokmerge.registry import MODELS
 
 
@@ -59,12 +59,15 @@ def read_out_indices(indices: int | Sequence[int], depth: int) -> tuple[int, ...
     return read
 
 
-def build_reducers(configs: Sequence[Mapping[str, Any]], depth: int) -> ModuleList:
-    """The reducers of a list of configs, for a ViT of ``depth`` layers.
+def build_reducers(
+    configs: Sequence[Mapping[str, Any]], depth: int, grid: tuple[int, int]
+) -> ModuleList:
+    """The reducers of a list of configs, for a ViT of ``depth`` layers on the grid of its images.
 
     Raises:
         TypeError: If it is no list, or holds what is no reducer.
-        ValueError: If one acts beyond the last layer, or a setting of its own is wrong.
+        ValueError: If one acts beyond the last layer, its window is larger than the grid, or a
+            setting of its own is wrong.
     """
     if isinstance(configs, Mapping) or not isinstance(configs, (list, tuple)):
         raise InputTypeError(f"reducers must be a list of dicts, got {configs!r}")
@@ -77,6 +80,13 @@ def build_reducers(configs: Sequence[Mapping[str, Any]], depth: int) -> ModuleLi
             raise InputError(
                 f"layer={max(reducer.layers)} of {type(reducer).__name__} is beyond the ViT's "
                 f"{depth} layers"
+            )
+        if isinstance(reducer, ConditionalLocalPooling) and any(
+            side > whole for side, whole in zip(reducer.window, grid)
+        ):
+            raise InputError(
+                f"window={reducer.window} of ConditionalLocalPooling is larger than the grid "
+                f"{grid} of img_size, so nothing would merge"
             )
         built.append(reducer)
     return built

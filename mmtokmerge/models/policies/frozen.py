@@ -89,6 +89,7 @@ class HoldsNetwork:
     network: FrozenNetwork
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
+        # A mixin: the class beside it is a Module.
         super()._apply(fn, *args, **kwargs)  # type: ignore[misc]
         self.network.model._apply(fn, *args, **kwargs)
         return self

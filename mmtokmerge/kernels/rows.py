@@ -13,9 +13,9 @@ HALVES = (torch.float16, torch.bfloat16)
 def take_rows(x: Tensor, index: Tensor) -> Tensor:
     """``x (M, C)`` at ``index (N,)``: ``(N, C)``.
 
-    A row that many places take gets the sum of their gradients. In half precision torch adds them
-    one by one to a half-precision sum, where a thousand ones give 256 in bf16: here they are summed
-    in fp32.
+    A row that many places take gets the sum of their gradients. Where torch adds them one by one
+    to a half-precision sum, as atomic additions on a GPU do and ``x[index]`` does everywhere, a
+    thousand ones give 256 in bf16: here they are summed in fp32 on every device.
     """
     if x.dtype in HALVES and torch.is_grad_enabled() and x.requires_grad:
         # torch gives Function.apply no types.

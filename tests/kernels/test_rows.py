@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmtokmerge.kernels.rows import take_rows
 from mmtokmerge.merging import TokenAssignment
@@ -16,6 +17,31 @@ def test_a_thousand_ones_give_a_thousand(dtype: torch.dtype) -> None:
     take_rows(x, index).sum(0, dtype=torch.float32).sum().backward()
     assert x.grad is not None and x.grad.dtype == dtype
     assert torch.equal(x.grad.float(), torch.tensor([[1000.0] * 3, [0.0] * 3]))
+
+
+class Sums(TorchDispatchMode):
+    """Notes the precision of every sum by index."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: list[torch.dtype] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__.startswith(("index_add", "index_put", "scatter_add")):
+            self.dtypes.append(args[0].dtype)
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sums_are_fp32_whatever_the_devices_own_backward_does(dtype: torch.dtype) -> None:
+    x = torch.ones(2, 3, dtype=dtype, requires_grad=True)
+    index = torch.zeros(10, dtype=torch.long)
+    with Sums() as ours:
+        take_rows(x, index).sum().backward()
+    assert ours.dtypes == [torch.float32]
+    with Sums() as torchs:
+        x.index_select(0, index).sum().backward()
+    assert torchs.dtypes == [dtype]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])

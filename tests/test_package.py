@@ -67,7 +67,8 @@ def test_everything_works_by_name_from_an_empty_folder(wheel: Path, tmp_path: Pa
     demo = run("demo", "--images", 1, "--runs", 1, "--work-dir", work / "demo")
     assert demo.returncode == 0, demo.stderr[-800:]
     rows = json.loads((work / "demo/table.json").read_text())
-    assert {"mmseg's own model", "none", "hq", "fast", "plus", "n2d", "downsample"} == {
+    fused = "the same, fused attention"
+    assert {"mmseg's own model", fused, "none", "hq", "fast", "plus", "n2d", "downsample"} == {
         row["name"] for row in rows
     }
     weights = site / "mmtokmerge/assets/b0_streets.pth"

@@ -1,135 +1,101 @@
-"""What adapters share: a module in a host's place, and the report of what was changed."""
+"""A module in the place of a host's: of the host's class, over the host's own parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
 from mmtokmerge.errors import InputError
-from mmtokmerge.merging import StageMerging
+from mmtokmerge.kernels.plain import is_patched
 
 
-class HostModule(nn.Module):
-    """Stands in the place of a host's module, with that module's parameters and submodules.
+class Replacement(nn.Module):
+    """Stands in a host's module's place; a subclass says what ``forward`` does instead.
 
-    Args:
-        host: The module whose place it takes; it is kept to be given back.
+    :func:`replacement_of` mixes such a subclass with the host's class, so that whoever asks for the
+    host's class finds it: hooks that record hidden states, activation checkpointing, wrapping for
+    several GPUs. Parameters, buffers, submodules and hooks are the host's own dicts: what is put
+    into one of the two, an adapter or a hook, is in the other.
+
+    A subclass names in ``own`` the attributes that it adds, which the host does not get.
     """
 
-    def __init__(self, host: nn.Module) -> None:
-        super().__init__()
-        self._take(host)
+    own: ClassVar[tuple[str, ...]] = ()
 
-    def _take(self, host: nn.Module) -> None:
-        self._parameters.update(host._parameters)
-        self._buffers.update(host._buffers)
-        self._modules.update(host._modules)
-        self.training = host.training
-        self._host = (host,)  # in a tuple, so that it is no submodule and in no state dict
-
-    if TYPE_CHECKING:  # the host's parameters and submodules, whatever they are
+    if TYPE_CHECKING:  # the host's parameters, submodules and attributes, whatever they are
 
         def __getattr__(self, name: str) -> Any: ...
 
+    _host: tuple[nn.Module]  # in a tuple, so that it is no submodule and in no state dict
+
     def give_back(self) -> nn.Module:
-        """The host's module, with what was put into this one's submodules since."""
+        """The host's module, with whatever was set on this one since."""
         (host,) = self._host
-        host._parameters.update(self._parameters)
-        host._buffers.update(self._buffers)
-        host._modules.update(self._modules)
-        host.training = self.training
+        added = {"_host", "forward", *self.own}
+        host.__dict__.update({k: v for k, v in self.__dict__.items() if k not in added})
         return host
 
+    def host_forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the host's class does."""
+        return type(self._host[0]).forward(self, *args, **kwargs)
 
-@dataclass(frozen=True)
-class LayerChange:
-    """One layer that was changed.
-
-    Args:
-        path: The layer's dotted name in the model.
-        stage: Its stage, counted from 1.
-        stride: Pixels on a side of one of its tokens.
-        sr_ratio: Spatial reduction of its keys and values.
-        merging: What merges around its attention.
-    """
-
-    path: str
-    stage: int
-    stride: int
-    sr_ratio: int
-    merging: StageMerging
-
-    def tokens(self, height: int, width: int) -> dict[str, tuple[int, int]]:
-        """Queries and keys of an image of this size, before merging and after."""
-        hw = (-(-height // self.stride), -(-width // self.stride))
-        kv_hw = (max(1, hw[0] // self.sr_ratio), max(1, hw[1] // self.sr_ratio))
-        counts = {}
-        for name, grid, matcher in (
-            ("queries", hw, self.merging.q),
-            ("keys", kv_hw, self.merging.kv),
-        ):
-            whole = grid[0] * grid[1]
-            counts[name] = (whole, whole if matcher is None else matcher.num_groups(grid))
-        return counts
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # The mixed class is made when it is needed, so pickle cannot find it by its name.
+        kind, host_class = type(self).__bases__
+        return _empty, (kind, host_class), self.__dict__
 
 
-@dataclass
-class Report:
-    """What :func:`mmtokmerge.apply` changed; it prints as a table.
+def replacement_of(host: nn.Module, kind: type[Replacement], **attributes: Any) -> Any:
+    """A module of ``kind`` and of the host's class, which shares what the host holds.
 
     Args:
-        host: The family of models, such as 'SegFormer of transformers 4'.
-        merging: As it was asked for.
-        layers: The layers that were changed.
-        left_alone: Path and reason of what was not.
-        image_size: Height and width that the printed table is for.
+        host: The module that it will stand for.
+        kind: What it does.
+        attributes: Set on it, not on the host; ``kind.own`` names them.
+
+    Raises:
+        InputError: Somebody gave the host's instance another ``forward``, which would be lost.
     """
-
-    host: str
-    merging: Any
-    layers: list[LayerChange] = field(default_factory=list)
-    left_alone: list[tuple[str, str]] = field(default_factory=list)
-    image_size: tuple[int, int] = (512, 512)
-
-    def at(self, height: int, width: int) -> Report:
-        """The same report for images of another size."""
-        return Report(self.host, self.merging, self.layers, self.left_alone, (height, width))
-
-    def rows(self) -> Iterator[Sequence[str]]:
-        """Stage, layers, queries and keys before and after, for a table."""
-        for stage in sorted({change.stage for change in self.layers}):
-            own = [change for change in self.layers if change.stage == stage]
-            counts = own[0].tokens(*self.image_size)
-            yield (
-                f"stage {stage}",
-                str(len(own)),
-                *(f"{before:,} -> {after:,}" for before, after in counts.values()),
-            )
-
-    def __str__(self) -> str:
-        height, width = self.image_size
-        heads = ("", "layers", "queries", "keys and values")
-        table = [heads, *self.rows()]
-        widths = [max(len(row[i]) for row in table) for i in range(len(heads))]
-        lines = [
-            "  ".join(
-                cell.rjust(w) if i else cell.ljust(w)
-                for i, (cell, w) in enumerate(zip(row, widths))
-            )
-            for row in table
-        ]
-        title = f"{self.host}, merging={self.merging!r}, images of {height}x{width}"
-        notes = [f"left alone: {path} ({why})" for path, why in self.left_alone]
-        return "\n".join([title, *lines, *notes])
+    if is_patched(host):
+        raise InputError("somebody replaced its forward")
+    module = _empty(kind, type(host))
+    module.__dict__.update({k: v for k, v in host.__dict__.items() if k != "forward"})
+    module.__dict__.update(attributes, _host=(host,))
+    return module
 
 
-def refuse_attentions(wanted: bool) -> None:
-    """Raise InputError where a caller asks for attention weights, which merging cannot give."""
-    if wanted:
-        raise InputError(
-            "output_attentions=True cannot be given while merging is applied: weights of merged "
-            "tokens are none of the host's; mmtokmerge.remove(model) first"
-        )
+def replace_child(parent: Any, name: str, kind: type[Replacement], **attributes: Any) -> Any:
+    """Put :func:`replacement_of` a submodule in its place and return it."""
+    child = replacement_of(getattr(parent, name), kind, **attributes)
+    setattr(parent, name, child)
+    return child
+
+
+def give_all_back(model: nn.Module) -> None:
+    """Put the hosts' modules back wherever a replacement stands."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Replacement):
+                setattr(parent, name, child.give_back())
+
+
+def kind_of(module: Any) -> str:
+    """``package.ClassName`` of a module, of the host's class where a replacement stands."""
+    if isinstance(module, Replacement):
+        module = module._host[0]
+    return f"{type(module).__module__.split('.')[0]}.{type(module).__name__}"
+
+
+_MIXED: dict[tuple[Any, Any], Any] = {}
+
+
+def _empty(kind: type[Replacement], host_class: type[nn.Module]) -> Any:
+    """An instance of ``kind`` mixed with the host's class, without anything in it."""
+    mixed: Any = _MIXED.get((kind, host_class))
+    if mixed is None:
+        name = f"Merging{host_class.__name__}"
+        make: Any = type
+        mixed = make(name, (kind, host_class), {"__module__": kind.__module__})
+        _MIXED[kind, host_class] = mixed
+    return mixed.__new__(mixed)

@@ -1,4 +1,4 @@
-"""``mmtokmerge.apply`` and ``mmtokmerge.remove``: merging put into a model, and taken off again."""
+"""``mmtokmerge.apply``, ``remove`` and ``calibrate``: merging in a model that another built."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from typing import Any
 
 from torch import nn
 
-from mmtokmerge.adapters import segformer
-from mmtokmerge.adapters.base import HostModule, Report
+from mmtokmerge.adapters import mit_mmseg, mit_smp, mit_transformers
+from mmtokmerge.adapters.base import give_all_back, kind_of
+from mmtokmerge.adapters.report import Report
+from mmtokmerge.adapters.segformer_heads import change_heads
 from mmtokmerge.errors import InputTypeError
 
 KNOWN = (
-    "SegFormer of transformers 4 (SegformerModel and what holds one)",
-    "mmseg's MixVisionTransformer, by itself or inside a segmentor",
+    "SegFormer and GLPN of transformers 4 and 5",
+    "mit_b0 to mit_b5 of segmentation_models_pytorch",
+    "MixVisionTransformer of mmseg",
 )
 
 
@@ -36,19 +39,27 @@ def apply(model: nn.Module, merging: Any = "hq", *, proportional: bool | None = 
         ValueError: A setting is wrong.
     """
     remove(model)
+    report = _apply(model, merging, proportional)
+    change_heads(model, report)
+    return report
+
+
+def _apply(model: nn.Module, merging: Any, proportional: bool | None) -> Report:
     for path, module in model.named_modules():
-        if segformer.is_host(module):
-            return segformer.apply_to(model, module, path, merging, proportional)
-    known = "; ".join(KNOWN)
+        kind = kind_of(module)
+        if mit_transformers.is_encoder(module):
+            return mit_transformers.apply_to(module, path, merging, proportional)
+        if kind in mit_mmseg.ENCODERS:
+            return mit_mmseg.apply_to(module, path, merging, proportional)
+        if kind in mit_smp.ENCODERS:
+            return mit_smp.apply_to(module, path, merging, proportional)
     raise InputTypeError(
-        f"mmtokmerge.apply knows no encoder in a {type(model).__name__}; known are: {known}"
+        f"mmtokmerge.apply knows no encoder in a {type(model).__name__}; known are: "
+        + "; ".join(KNOWN)
     )
 
 
 def remove(model: nn.Module) -> nn.Module:
     """Give the host's modules back; returns ``model``, which is as it was."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, HostModule):
-                setattr(parent, name, child.give_back())
+    give_all_back(model)
     return model

@@ -33,10 +33,22 @@ def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     """Whether a module is exactly one of ``kinds``: no hook, no subclass, no other ``forward``."""
     return (
         type(module) in kinds
-        and "forward" not in module.__dict__
+        and not is_patched(module)
         and not has_hooks(module)
         and not has_global_hooks()
     )
+
+
+def is_patched(module: nn.Module) -> bool:
+    """Whether the instance has another ``forward`` than its class.
+
+    transformers 4 leaves the class's own ``forward`` on modules whose outputs it has recorded.
+    """
+    own = module.__dict__.get("forward")
+    if own is None:
+        return False
+    same = getattr(own, "__func__", None) is getattr(type(module), "forward", None)
+    return not (same and getattr(own, "__self__", None) is module)
 
 
 def has_hooks(module: Any) -> bool:

@@ -82,6 +82,23 @@ class TokenReduction:
         sizes = self.assignment.sizes.expand(tokens.shape[0], -1)
         return (sizes > 0).sum(1, dtype=torch.int32) + self.num_prefix
 
+    def take(self, whole: Tensor) -> Tensor:
+        """Tokens ``(B, P + M, C)`` of what :meth:`spread` made, one row of each group."""
+        if self.assignment is None:
+            return whole
+        index = self.assignment.representatives().expand(len(whole), -1) + self.num_prefix
+        prefix = torch.arange(self.num_prefix, device=whole.device).expand(len(whole), -1)
+        index = torch.cat([prefix, index], dim=1)
+        return whole.gather(1, index[..., None].expand(-1, -1, whole.shape[2]))
+
+    def spread(self, tokens: Tensor) -> Tensor:
+        """Tokens ``(B, P + M, C)`` at full length ``(B, P + N, C)``: patches take their group's."""
+        if self.assignment is None:
+            return tokens
+        first = self.num_prefix
+        whole = self.assignment.unmerge(tokens[:, first:])
+        return torch.cat([tokens[:, :first], whole], dim=1) if first else whole
+
     def to_map(self, tokens: Tensor) -> Tensor:
         """Tokens ``(B, P + M, C)`` as a map ``(B, C, h, w)``: every patch takes its group's."""
         patches = tokens[:, self.num_prefix :]
@@ -117,12 +134,12 @@ class LayerReduction:
         self.acting = acting
         self.before = self.assignment = flow.assignment
 
-    def between(self, x: Tensor, qkv: Tensor) -> Tensor:
+    def between(self, x: Tensor, qkv: Tensor | Sequence[Tensor]) -> Tensor:
         """Reduce tokens ``(B, P + M, C)`` between attention and MLP.
 
         Args:
             x: The tokens.
-            qkv: Queries, keys and values ``(3, B, heads, P + M, d)`` of the layer's attention.
+            qkv: Queries, keys and values ``(B, heads, P + M, d)`` of the layer's attention.
         """
         self.assignment = self.before
         flow = self.flow
@@ -131,11 +148,11 @@ class LayerReduction:
             report_layer(flow.owner, self.layer, x[:, flow.num_prefix :], stood, flow.grid)
         return self._reduce(BETWEEN, x, qkv)
 
-    def after(self, x: Tensor, qkv: Tensor) -> Tensor:
+    def after(self, x: Tensor, qkv: Tensor | Sequence[Tensor]) -> Tensor:
         """The same after the MLP."""
         return self._reduce(AFTER, x, qkv)
 
-    def _reduce(self, position: str, x: Tensor, qkv: Tensor) -> Tensor:
+    def _reduce(self, position: str, x: Tensor, qkv: Tensor | Sequence[Tensor]) -> Tensor:
         acting = [reducer for reducer in self.acting if reducer.position == position]
         if not acting:
             return x
@@ -166,6 +183,6 @@ def or_identity(
     return TokenAssignment.identity(grid[0] * grid[1], tokens.device)
 
 
-def _of_attention(qkv: Tensor, reducer: Reducer, first: int) -> Tensor:
+def _of_attention(qkv: Tensor | Sequence[Tensor], reducer: Reducer, first: int) -> Tensor:
     """Queries, keys or values ``(B, M, d)``, the mean over the heads, of the patches."""
     return qkv["QKV".index(reducer.feature)].mean(1)[:, first:]

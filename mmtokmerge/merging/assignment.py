@@ -148,6 +148,16 @@ class TokenAssignment:
         rows = take_rows(y.reshape(-1, channels), self._rows(batch))  # (B*N, C)
         return rows.view(batch, self.num_tokens, channels)
 
+    def representatives(self) -> Tensor:
+        """``(B, M)`` one token of each group, its first; 0 for groups of size 0.
+
+        Where all tokens of a group have the same row, ``unmerge`` is undone by taking theirs.
+        """
+        tokens = torch.arange(self.num_tokens, device=self.groups.device).expand_as(self.groups)
+        first = torch.full_like(self.sizes, self.num_tokens)
+        first = first.scatter_reduce(1, self.groups, tokens, "amin")
+        return first.masked_fill(first == self.num_tokens, 0)
+
     def compose(self, second: TokenAssignment) -> TokenAssignment:
         """This assignment followed by ``second``, which groups this one's groups.
 

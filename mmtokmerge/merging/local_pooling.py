@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmtokmerge.errors import InputError
 from mmtokmerge.merging.assignment import TokenAssignment
-from mmtokmerge.merging.bipartite import best_of_each
+from mmtokmerge.merging.bipartite import best_of_each, mark
 from mmtokmerge.merging.grid import constant_of_grid, pair
 
 EPSILON = 1e-12
@@ -19,7 +19,8 @@ def local_pooling(
     hw: tuple[int, int],
     *,
     window: int | tuple[int, int] = 2,
-    threshold: float | Tensor,
+    threshold: float | Tensor | None = None,
+    count: int | None = None,
     given: TokenAssignment | None = None,
     share_count: bool = False,
 ) -> TokenAssignment:
@@ -35,6 +36,8 @@ def local_pooling(
         hw: The grid ``(h, w)``, ``N = h * w``.
         window: Window in tokens, an int for both sides or ``(h, w)``.
         threshold: Cosine above which a window merges.
+        count: Instead of a threshold: windows that merge in every image, its most similar ones.
+            The number of groups is then known without asking the device.
         given: What stands together already, from N tokens to M groups in the order of their first
             token. A group counts in a window as often as it has tokens there; windows that cut a
             group stay as they are.
@@ -46,9 +49,18 @@ def local_pooling(
 
     Raises:
         TypeError: If the window is neither an int nor a pair of ints.
-        ValueError: If the window holds a single token or ``x`` does not fit the grid.
+        ValueError: If the window holds a single token, ``x`` does not fit the grid, not exactly one
+            of threshold and count is given, or there are fewer windows than count.
     """
     window = check_window(window)
+    if (threshold is None) == (count is None):
+        raise ValueError("local_pooling takes one of threshold= and count=")
+    if count is not None:
+        if given is not None or share_count:
+            raise ValueError("given and share_count go with threshold=")
+        found = (hw[0] // window[0]) * (hw[1] // window[1])
+        if not 0 <= count <= found:
+            raise InputError(f"count={count} windows cannot merge: the grid {hw} has {found}")
     rows_of_x = hw[0] * hw[1] if given is None else given.num_groups
     if x.dim() != 3 or x.shape[1] != rows_of_x:
         raise ValueError(
@@ -61,18 +73,23 @@ def local_pooling(
             return TokenAssignment.from_firsts(position, present)
         tokens = x if given is None else given.unmerge(x)  # (B, N, C)
         similarity = window_similarity(tokens, hw, window).flatten(1)  # (B, W)
+        num_groups = None if count is None else x.shape[1] - count * (window[0] * window[1] - 1)
         cell, corner = windows(hw, window, x.device)
         cell, corner = cell.expand(x.shape[0], -1), corner.expand(x.shape[0], -1)
         if given is not None:
             cell, corner, whole = _windows_of_groups(given, cell, corner)
             similarity = similarity.masked_fill(whole < window[0] * window[1], -torch.inf)
-        merges = similarity > threshold
+        if threshold is None:
+            chosen = similarity.topk(count or 0, dim=1, sorted=False).indices
+            merges = mark(similarity, chosen)
+        else:
+            merges = similarity > threshold
         if share_count:
             merges = best_of_each(similarity, merges.sum(1).min())
         inside = cell.clamp(min=0)
         joins = merges.gather(1, inside) & (cell >= 0)
         firsts = torch.where(joins, corner.gather(1, inside), position)
-        return TokenAssignment.from_firsts(firsts, present)
+        return TokenAssignment.from_firsts(firsts, present, num_groups)
 
 
 def window_similarity(x: Tensor, hw: tuple[int, int], window: int | tuple[int, int]) -> Tensor:

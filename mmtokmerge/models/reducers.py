@@ -5,18 +5,28 @@ from __future__ import annotations
 from mmtokmerge.layers.reducers import (
     ConditionalLocalPooling,
     GlobalBipartiteMerging,
+    GlobalMergingByRate,
+    LocalMergingByRate,
     Reducer,
     ThresholdReducer,
     ToMe,
 )
 from mmtokmerge.registry import MODELS
 
-for _reducer in (ConditionalLocalPooling, GlobalBipartiteMerging, ToMe):
+for _reducer in (
+    ConditionalLocalPooling,
+    GlobalBipartiteMerging,
+    GlobalMergingByRate,
+    LocalMergingByRate,
+    ToMe,
+):
     MODELS.register_module(module=_reducer)
 
 __all__ = [
     "ConditionalLocalPooling",
     "GlobalBipartiteMerging",
+    "GlobalMergingByRate",
+    "LocalMergingByRate",
     "Reducer",
     "ThresholdReducer",
     "ToMe",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import mmtokmerge
+from mmtokmerge.adapters.report import TokenCount
 from mmtokmerge.errors import InputError
 
 SIZES = [(64, 64), (97, 161), (33, 70)]
@@ -155,27 +156,41 @@ def test_what_merging_cannot_give_is_a_sentence() -> None:
         mmtokmerge.apply(nn.Linear(2, 2))
 
 
-def test_hooks_of_others_are_left_alone_and_said() -> None:
+def test_hooks_of_others_go_on_being_called() -> None:
     model = hugging_face()
     layer = model.segformer.encoder.block[1][0]
-    calls: list[int] = []
-    layer.attention.register_forward_hook(lambda *_: calls.append(1))
+    calls: list[str] = []
+    layer.attention.register_forward_hook(lambda *_: calls.append("before"))
     report = mmtokmerge.apply(model, "hq")
-    path = "segformer.encoder.block.1.0"
-    assert report.left_alone == [(path, "somebody's hooks are on it")]
+    layer.attention.register_forward_hook(lambda *_: calls.append("after"))
+    assert report.left_alone == []
     with torch.no_grad():
         model(torch.randn(1, 3, 64, 64))
-    assert calls == [1] and path in str(report)
+        mmtokmerge.remove(model)
+        model(torch.randn(1, 3, 64, 64))
+    assert calls == ["before", "after"] * 2
+
+
+def test_a_forward_of_somebody_is_left_alone_and_said() -> None:
+    model = hugging_face()
+    attention = model.segformer.encoder.block[1][0].attention
+    attention.forward = lambda *_: (torch.zeros(1),)
+    report = mmtokmerge.apply(model, "hq")
+    path = "segformer.encoder.block.1.0.attention"
+    assert report.left_alone == [(path, "somebody replaced its forward")]
+    assert path in str(report) and attention.forward(1) == (torch.zeros(1),)
 
 
 def test_the_report_counts_tokens_at_a_size() -> None:
     report = mmtokmerge.apply(mmseg_encoder(), "hq").at(1024, 2048)
-    tokens = {change.stage: change.tokens(1024, 2048) for change in report.layers}
-    assert tokens[1]["queries"] == (256 * 512, 256 * 512)
-    assert tokens[1]["keys"] == (32 * 64, 32 * 64 - int(32 * 64 * 0.6))
-    assert tokens[4]["queries"] == (32 * 64, 32 * 64 - int(32 * 64 * 0.8))
+    tokens = report.tokens(1024, 2048)
+    assert tokens["stage 1"]["queries"] == TokenCount(256 * 512, 256 * 512)
+    assert tokens["stage 1"]["keys and values"] == TokenCount(2048, 2048 - int(2048 * 0.6))
+    assert tokens["stage 4"]["queries"] == TokenCount(2048, 2048 - int(2048 * 0.8))
     text = str(report)
-    assert "1024x2048" in text and "stage 4" in text and "2,048 -> 410" in text
+    assert "1024x2048" in text and "stage 4" in text and "2,048 -> 410 (-80%)" in text
+    assert report.pays(1024, 2048) and not report.pays(64, 64)
+    assert "too small for merging to pay" in str(report.at(64, 64))
 
 
 class LowRank(nn.Module):

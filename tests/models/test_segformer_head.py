@@ -11,8 +11,8 @@ from torch import nn
 
 heads = pytest.importorskip("mmseg.models.decode_heads", reason="needs MMSegmentation")
 
+from mmtokmerge.layers.fusion import fuse_scales  # noqa: E402
 from mmtokmerge.models import SegformerHead  # noqa: E402
-from mmtokmerge.models.heads.fusion import fuse_scales  # noqa: E402
 
 CHANNELS = [8, 16, 40, 64]
 

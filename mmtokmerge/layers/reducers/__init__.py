@@ -2,12 +2,15 @@
 
 from mmtokmerge.layers.reducers.base import Reducer, ThresholdReducer
 from mmtokmerge.layers.reducers.conditional_local_pooling import ConditionalLocalPooling
+from mmtokmerge.layers.reducers.fixed_rate import GlobalMergingByRate, LocalMergingByRate
 from mmtokmerge.layers.reducers.global_bipartite_merging import GlobalBipartiteMerging
 from mmtokmerge.layers.reducers.tome import ToMe
 
 __all__ = [
     "ConditionalLocalPooling",
     "GlobalBipartiteMerging",
+    "GlobalMergingByRate",
+    "LocalMergingByRate",
     "Reducer",
     "ThresholdReducer",
     "ToMe",

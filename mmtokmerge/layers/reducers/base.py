@@ -76,6 +76,10 @@ class Reducer(nn.Module):
             An assignment of the M rows.
         """
 
+    def num_groups(self, num_tokens: int, grid: tuple[int, int]) -> int | None:
+        """Tokens that one of its layers leaves of ``num_tokens``; None where the image decides."""
+        return None
+
     def forward(
         self,
         tokens: Tensor,

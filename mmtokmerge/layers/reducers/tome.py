@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mmtokmerge.errors import InputError, InputTypeError
+from mmtokmerge.checks import number_in, whole_number
+from mmtokmerge.errors import InputError
 from mmtokmerge.layers.reducers.base import Reducer
 from mmtokmerge.merging import TokenAssignment, bipartite_matching
 
@@ -22,23 +23,39 @@ class ToMe(Reducer):
         num_merged: Tokens that merge away in each layer.
         layer: Layers, counted from 1.
         feature: What is compared, see :class:`Reducer`.
+        rate: Instead of ``num_merged``: the share of the tokens that reach a layer which merge away
+            in it, at most a half.
         **kwargs: Arguments of :class:`Reducer`.
 
     Raises:
         TypeError: If ``num_merged`` is not an int.
-        ValueError: If it is below 1; at the forward, if a layer has fewer than twice as many
-            tokens, or images keep different numbers of tokens before it.
+        ValueError: If it is below 1, or not exactly one of it and ``rate`` is given; at the
+            forward, if a layer has fewer than twice as many tokens, or images keep different
+            numbers of tokens before it.
     """
 
     def __init__(
-        self, num_merged: int, layer: int | Sequence[int], feature: str = "K", **kwargs: Any
+        self,
+        num_merged: int | None = None,
+        *,
+        layer: int | Sequence[int],
+        feature: str = "K",
+        rate: float | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(layer=layer, feature=feature, **kwargs)
-        if isinstance(num_merged, bool) or not isinstance(num_merged, int):
-            raise InputTypeError(f"num_merged must be an int, got {num_merged!r}")
-        if num_merged < 1:
-            raise InputError(f"num_merged must be at least 1, got {num_merged}")
+        if (num_merged is None) == (rate is None):
+            raise InputError(f"ToMe takes num_merged or rate, got {num_merged!r} and {rate!r}")
+        if num_merged is not None:
+            whole_number("num_merged", num_merged, 1)
+        if rate is not None and number_in("rate", rate, 0, 0.5) == 0:
+            raise InputError("rate=0 of ToMe merges nothing")
         self.num_merged = num_merged
+        self.rate = rate
+
+    def num_groups(self, num_tokens: int, grid: tuple[int, int]) -> int:
+        """Tokens that one of its layers leaves of ``num_tokens``."""
+        return num_tokens - self._count(num_tokens)
 
     def match(
         self, feature: Tensor, assignment: TokenAssignment | None, hw: tuple[int, int]
@@ -49,12 +66,21 @@ class ToMe(Reducer):
                 "ToMe merges the same number of tokens of every image, but a reducer before it "
                 "left the images of this batch with different numbers: use batches of 1"
             )
-        if self.num_merged > feature.shape[1] // 2:
+        count = self._count(feature.shape[1])
+        if count > feature.shape[1] // 2:
             raise InputError(
-                f"num_merged={self.num_merged} of ToMe cannot be reached: only half of the "
+                f"num_merged={count} of ToMe cannot be reached: only half of the "
                 f"{feature.shape[1]} tokens can merge in one layer"
             )
-        return bipartite_matching(feature, count=self.num_merged)
+        return bipartite_matching(feature, count=count)
+
+    def _count(self, num_tokens: int) -> int:
+        if self.num_merged is not None:
+            return self.num_merged
+        return int(num_tokens * (self.rate or 0))
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_merged={self.num_merged}"
+        setting = (
+            f"rate={self.rate}" if self.num_merged is None else f"num_merged={self.num_merged}"
+        )
+        return f"{super().extra_repr()}, {setting}"

@@ -10,7 +10,7 @@ from mmseg.models.decode_heads import SegformerHead as StockSegformerHead
 from torch import Tensor, nn
 
 from mmtokmerge.errors import InputError
-from mmtokmerge.models.heads.fusion import fuse
+from mmtokmerge.models.heads.fusion_conv import fuse
 from mmtokmerge.registry import MODELS
 
 PROJECTIONS = ("conv", "linear")
@@ -21,7 +21,7 @@ INTERPOLATE_MODES = ("bilinear", "nearest")
 class SegformerHead(StockSegformerHead):
     """mmseg's ``SegformerHead`` with the same state dict and result, computed cheaper.
 
-    See :func:`mmtokmerge.models.heads.fusion.fuse_scales` for why nothing is approximated.
+    See :func:`mmtokmerge.layers.fusion.fuse_scales` for why nothing is approximated.
 
     Args:
         projection: What maps each scale to ``channels``: 'conv', a 1x1 convolution with norm and

@@ -10,7 +10,7 @@ from mmpose.models.heads import HeatmapHead
 from torch import Tensor, nn
 
 from mmtokmerge.errors import InputError
-from mmtokmerge.models.heads.fusion import fuse
+from mmtokmerge.models.heads.fusion_conv import fuse
 from mmtokmerge.registry import MODELS
 
 
@@ -20,7 +20,7 @@ class SegformerPoseHead(HeatmapHead):
 
     Each scale goes through a 1x1 convolution with norm and ReLU, is upsampled to the first one's
     size and concatenated; a 1x1 convolution with norm and ReLU fuses them, and a last one gives the
-    heatmaps. See :func:`mmtokmerge.models.heads.fusion.fuse_scales` for why acting at each scale's
+    heatmaps. See :func:`mmtokmerge.layers.fusion.fuse_scales` for why acting at each scale's
     own resolution approximates nothing.
 
     Args:

@@ -1,7 +1,7 @@
 """Token merging for dense prediction: MMSegmentation, MMPose, and models that others built.
 
-Importing the package imports nothing else: ``mmtokmerge.apply`` and ``mmtokmerge.remove`` need
-torch alone, and MMEngine imports :mod:`mmtokmerge.registry` by itself when a config names
+Importing the package imports nothing else: ``apply``, ``calibrate`` and ``remove`` need torch
+alone, and MMEngine imports :mod:`mmtokmerge.registry` by itself when a config names
 ``mmtokmerge.X``.
 """
 
@@ -10,15 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmtokmerge.adapters import apply, remove
+    from mmtokmerge.adapters import apply, calibrate, remove
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "apply", "remove"]
+__all__ = ["__version__", "apply", "calibrate", "remove"]
 
 
 def __getattr__(name: str) -> Any:
-    """``apply`` and ``remove``, with torch, when they are first asked for."""
-    if name in ("apply", "remove"):
+    """``apply``, ``calibrate`` and ``remove``, with torch, when they are first asked for."""
+    if name in ("apply", "calibrate", "remove"):
         from mmtokmerge import adapters
 
         return getattr(adapters, name)

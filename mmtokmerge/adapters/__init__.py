@@ -7,7 +7,7 @@ known by their classes' names and never imported.
 
 from __future__ import annotations
 
-from mmtokmerge.adapters.calls import apply, remove
+from mmtokmerge.adapters.calls import apply, calibrate, remove
 from mmtokmerge.adapters.report import LayerChange, Report
 
-__all__ = ["LayerChange", "Report", "apply", "remove"]
+__all__ = ["LayerChange", "Report", "apply", "calibrate", "remove"]

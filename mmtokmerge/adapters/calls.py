@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from mmtokmerge.adapters import mit_mmseg, mit_smp, mit_transformers
+from mmtokmerge.adapters import (
+    mit_mmseg,
+    mit_smp,
+    mit_transformers,
+    vit_methods,
+    vit_timm,
+    vit_transformers,
+)
 from mmtokmerge.adapters.base import give_all_back, kind_of
+from mmtokmerge.adapters.passage import forget_passages
 from mmtokmerge.adapters.report import Report
 from mmtokmerge.adapters.segformer_heads import change_heads
-from mmtokmerge.errors import InputTypeError
+from mmtokmerge.adapters.vit import Encoder
+from mmtokmerge.adapters.vit_methods import Options, ViTPlan, put_in
+from mmtokmerge.errors import InputError, InputTypeError
+from mmtokmerge.merging.similarity_statistics import CosineStatistics
+from mmtokmerge.merging.trace import trace
 
 KNOWN = (
     "SegFormer and GLPN of transformers 4 and 5",
     "mit_b0 to mit_b5 of segmentation_models_pytorch",
     "MixVisionTransformer of mmseg",
+    "VisionTransformer and Eva of timm (ViT, DeiT, DINOv2, DINOv3, EVA-02)",
+    "ViT, DeiT, DINOv2, DINOv3, BEiT, DPT, ViTPose and EoMT of transformers 4 and 5",
 )
 
 
-def apply(model: nn.Module, merging: Any = "hq", *, proportional: bool | None = None) -> Report:
+def apply(
+    model: nn.Module,
+    merging: Any = "hq",
+    *,
+    proportional: bool | None = None,
+    threshold: float | None = None,
+    keep: Sequence[float] | None = None,
+    window: int | tuple[int, int] | None = None,
+    count: int | None = None,
+    rate: float | None = None,
+    layers: Sequence[int] | None = None,
+) -> Report:
     """Merge tokens in a model that another package built, in place.
 
     State dict, ``save_pretrained`` and the outputs' types stay as they are. A model that merging
@@ -27,9 +54,19 @@ def apply(model: nn.Module, merging: Any = "hq", *, proportional: bool | None = 
 
     Args:
         model: A model of one of the known hosts, or one that holds such an encoder.
-        merging: 'none' (faster exact kernels alone), 'hq', 'fast', 'n2d', 'plus', or four stage
-            dicts, as :class:`mmtokmerge.MiTPlusPlus` takes them.
-        proportional: Merged keys weigh by the log of their size; None leaves it as the stages say.
+        merging: Of SegFormer's encoders 'none' (faster exact kernels alone), 'hq', 'fast', 'n2d',
+            'plus', or four stage dicts, as :class:`mmtokmerge.MiTPlusPlus` takes them. Of plain
+            ViTs 'none', 'algm' (with ``threshold`` or ``keep``) or 'tome' (with ``count`` or
+            ``rate``).
+        proportional: Merged keys weigh by the log of their size. None leaves it as the stages say;
+            of plain ViTs it is on for 'tome' and off for 'algm'.
+        threshold: Cosine above which ALGM merges, see :func:`calibrate`.
+        keep: ALGM at a fixed rate, whose shapes do not depend on the image: the shares of the
+            patches that are left after local and after global merging, such as ``(1/2, 1/3)``.
+        window: Patches of ALGM's local windows, 2 for 2x2.
+        count: Tokens that ToMe merges in each layer.
+        rate: Share of a layer's tokens that ToMe merges in it, at most 0.5.
+        layers: Layers, counted from 1: ALGM's local and global one, ToMe's all.
 
     Returns:
         Which layers were changed and how many tokens each keeps; it prints as a table.
@@ -39,27 +76,85 @@ def apply(model: nn.Module, merging: Any = "hq", *, proportional: bool | None = 
         ValueError: A setting is wrong.
     """
     remove(model)
-    report = _apply(model, merging, proportional)
-    change_heads(model, report)
-    return report
-
-
-def _apply(model: nn.Module, merging: Any, proportional: bool | None) -> Report:
+    options = Options(threshold, keep, window, count, rate, layers, proportional)
     for path, module in model.named_modules():
-        kind = kind_of(module)
-        if mit_transformers.is_encoder(module):
-            return mit_transformers.apply_to(module, path, merging, proportional)
-        if kind in mit_mmseg.ENCODERS:
-            return mit_mmseg.apply_to(module, path, merging, proportional)
-        if kind in mit_smp.ENCODERS:
-            return mit_smp.apply_to(module, path, merging, proportional)
-    raise InputTypeError(
-        f"mmtokmerge.apply knows no encoder in a {type(model).__name__}; known are: "
-        + "; ".join(KNOWN)
-    )
+        adapter = mit_of(module)
+        if adapter is not None:
+            for name, value in options.given().items():
+                if name != "proportional":
+                    raise InputError(f"{name}={value!r} is for plain ViTs, and this is a SegFormer")
+            try:
+                report: Report = adapter.apply_to(module, path, merging, proportional)
+            except BaseException:
+                remove(model)
+                raise
+            change_heads(model, report)
+            return report
+    try:
+        return vit_methods.apply_to(_vit_of(model), model, merging, options)
+    except BaseException:
+        remove(model)
+        raise
 
 
 def remove(model: nn.Module) -> nn.Module:
     """Give the host's modules back; returns ``model``, which is as it was."""
     give_all_back(model)
+    forget_passages(model)
     return model
+
+
+def calibrate(model: nn.Module, images: Any) -> float:
+    """Find ALGM's threshold for a plain ViT from images: mean plus standard deviation.
+
+    It is taken over the cosines of all pairs of an image's tokens after the attention of each
+    layer, of all layers and images (ALGM, section 3.3). Merging that was applied is taken off.
+
+    Args:
+        model: A model that holds a plain ViT; it is run without gradients, in eval mode.
+        images: Batches, a tensor ``(B, 3, H, W)`` or a dict of the model's arguments each; or one.
+
+    Returns:
+        The threshold, for ``apply(model, 'algm', threshold=...)``.
+
+    Raises:
+        TypeError: No adapter knows a plain ViT in the model.
+        ValueError: There is no image.
+    """
+    remove(model)
+    encoder = _vit_of(model)
+    statistics = CosineStatistics()
+    training = model.training
+    batches = [images] if isinstance(images, (Tensor, Mapping)) else images
+    try:
+        report = Report(encoder.name, "none", ViTPlan(encoder, {}))
+        put_in(encoder, {}, False, report, every_layer=True)
+        model.eval()
+        with torch.no_grad(), trace(model, on_layer=lambda seen: statistics.update(seen.tokens)):
+            for batch in batches:
+                model(**batch) if isinstance(batch, Mapping) else model(batch)
+    finally:
+        remove(model)
+        model.train(training)
+    if not statistics.count:
+        raise InputError("calibrate saw no pair of tokens: images must hold at least one image")
+    return statistics.mean + statistics.std
+
+
+def mit_of(module: nn.Module) -> Any:
+    """The adapter of SegFormer's encoder that knows a module; None for another module."""
+    if mit_transformers.is_encoder(module):
+        return mit_transformers
+    kind = kind_of(module)
+    return next((each for each in (mit_mmseg, mit_smp) if kind in each.ENCODERS), None)
+
+
+def _vit_of(model: nn.Module) -> Encoder:
+    for path, module in model.named_modules():
+        encoder = vit_timm.find(path, module) or vit_transformers.find(path, module, model)
+        if encoder is not None:
+            return encoder
+    raise InputTypeError(
+        f"mmtokmerge.apply knows no encoder in a {type(model).__name__}; known are: "
+        + "; ".join(KNOWN)
+    )

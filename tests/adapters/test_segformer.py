@@ -6,11 +6,13 @@ import copy
 import pickle
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from host_models import SEGFORMERS, own_models, randomise, run
 from torch import Tensor, nn
 
 import mmtokmerge
@@ -18,69 +20,64 @@ from mmtokmerge.adapters.report import TokenCount
 from mmtokmerge.errors import InputError
 
 SIZES = [(64, 64), (97, 161), (33, 70)]
-MORE_HEADS = dict(hidden_sizes=[16, 32, 80, 128], num_attention_heads=[1, 2, 5, 8])
-
-
-def randomise(model: nn.Module) -> nn.Module:
-    torch.manual_seed(0)
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.1)
-    return model.eval()
+BY_32 = [(64, 64), (96, 160)]  # what segmentation_models_pytorch and GLPN's decoder take
 
 
 def hugging_face() -> nn.Module:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.SegformerConfig(depths=[1, 2, 1, 1], num_labels=5, **MORE_HEADS)
-    return randomise(transformers.SegformerForSemanticSegmentation(config))
+    return SEGFORMERS["transformers"]()
 
 
-def mmseg_encoder() -> nn.Module:
-    mit = pytest.importorskip("mmseg.models.backbones.mit")
-    heads = [1, 2, 5, 8]
-    return randomise(
-        mit.MixVisionTransformer(
-            embed_dims=16, num_layers=[1, 2, 1, 1], num_heads=heads, sr_ratios=[8, 4, 2, 1]
-        )
+def inner_attention(layer: Any) -> Any:
+    """What holds the linear layers of an attention of transformers: itself in version 5."""
+    return getattr(layer.attention, "self", layer.attention)
+
+
+def first_layer(model: Any, stage: int = 0) -> Any:
+    encoder = model.segformer
+    return (
+        encoder.stages[stage].blocks[0]
+        if hasattr(encoder, "stages")
+        else encoder.encoder.block[stage][0]
     )
 
 
-HOSTS = {"hugging face": hugging_face, "mmseg": mmseg_encoder}
-
-
-def run(model: nn.Module, x: Tensor) -> list[Tensor]:
-    if "transformers" in type(model).__module__:
-        out = model(x, output_hidden_states=True)
-        return [out.logits, *out.hidden_states]
-    return list(model(x))
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize(
+    ("host", "size"),
+    [
+        (host, size)
+        for host in SEGFORMERS
+        for size in (BY_32 if host[:3] in ("smp", "glp") else SIZES)
+    ],
+)
 def test_none_equals_the_host(host: str, size: tuple[int, int]) -> None:
-    model, x = HOSTS[host](), torch.randn(2, 3, *size)
+    model, x = SEGFORMERS[host](), torch.randn(2, 3, *size)
     with torch.no_grad():
         expected = run(model, x)
         report = mmtokmerge.apply(model, "none")
         found = run(model, x)
-    assert len(report.layers) == 5 and report.left_alone == []
-    for a, b in zip(found, expected):
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    assert len(report.layers) == (8 if "smp" in host else 5) and report.left_alone == []
+    for a, b in zip(found, expected, strict=True):
+        assert float((a - b).abs().max() / b.abs().max()) < 1e-5
 
 
-@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("host", ["transformers", "mmseg"])
 @pytest.mark.parametrize("preset", ["hq", "fast", "n2d", "plus"])
-def test_presets_equal_our_own_model(host: str, preset: str) -> None:
-    models = pytest.importorskip("mmtokmerge.models")
+def test_presets_equal_our_own_model(host: str, preset: str, tmp_path: Path) -> None:
+    models = own_models()
     from mmtokmerge.models.weights.formats import FORMATS
     from mmtokmerge.models.weights.rename import rename
 
-    model = HOSTS[host]()
+    model = SEGFORMERS[host]()
     arch = dict(embed_dims=16, num_layers=(1, 2, 1, 1))
-    hf = host == "hugging face"
+    hf = host == "transformers"
     norm = dict(norm_cfg=dict(type="LN", eps=1e-5)) if hf else {}
     own = models.MiTPlusPlus(arch, merging=preset, **norm).eval()
-    table = FORMATS["hf" if hf else "mmseg"]
-    weights = rename(model.state_dict(), table).weights
+    state = model.state_dict()
+    if hf:  # version 5 changes the names, but not in files
+        model.save_pretrained(tmp_path)
+        load = pytest.importorskip("safetensors.torch").load_file
+        state = load(tmp_path / "model.safetensors")
+    weights = rename(state, FORMATS["hf" if hf else "mmseg"]).weights
     own.load_state_dict(
         {k.removeprefix("backbone."): v for k, v in weights.items() if k.startswith("backbone.")}
     )
@@ -88,14 +85,74 @@ def test_presets_equal_our_own_model(host: str, preset: str) -> None:
     x = torch.randn(2, 3, 96, 160)
     with torch.no_grad():
         found, expected = run(model, x), own(x)
-    for a, b in zip(found[-4:], expected):
+    maps = found[:4] if hf else found
+    for a, b in zip(maps, expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("preset", ["hq", "fast", "n2d", "plus"])
+def test_presets_are_one_for_all_hosts(preset: str) -> None:
+    """The same weights in segmentation_models_pytorch's encoder and in transformers'."""
+    transformers = pytest.importorskip("transformers")
+    smp = SEGFORMERS["smp-fpn"]()
+    config = transformers.SegformerConfig()
+    model = randomise(transformers.SegformerModel(config))
+    copy_from_smp(smp.encoder, model)
+    mmtokmerge.apply(smp, preset)
+    mmtokmerge.apply(model, preset)
+    x = torch.randn(2, 3, 96, 160)
+    with torch.no_grad():
+        found = smp.encoder(x)[-4:]
+        expected = model(x, output_hidden_states=True).hidden_states
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def copy_from_smp(encoder: Any, model: Any) -> None:
+    """Load the encoder's weights, whose names are the published SegFormer's, through a file."""
+    weights: dict[str, Tensor] = {}
+    for key, value in encoder.state_dict().items():
+        part, *rest = key.split(".")
+        stage, name = int(part[-1]) - 1, ".".join(rest)
+        if part.startswith("patch_embed"):
+            name = name.replace("norm", "layer_norm")
+            weights[f"encoder.patch_embeddings.{stage}.{name}"] = value
+        elif part.startswith("norm"):
+            weights[f"encoder.layer_norm.{stage}.{name}"] = value
+        else:
+            for old, new in NAMES:
+                name = name.replace(old, new)
+            if ".kv." in name:
+                for half, word in zip(value.chunk(2), ("key", "value")):
+                    weights[f"encoder.block.{stage}.{name.replace('kv', word)}"] = half
+            else:
+                weights[f"encoder.block.{stage}.{name}"] = value
+    if hasattr(model, "stages"):  # version 5, whose files keep version 4's names
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            safetensors = pytest.importorskip("safetensors.torch")
+            safetensors.save_file(
+                {k: v.contiguous() for k, v in weights.items()}, f"{folder}/model.safetensors"
+            )
+            loaded = type(model).from_pretrained(folder).state_dict()
+    else:
+        loaded = weights
+    model.load_state_dict(loaded)
+
+
+NAMES = (
+    *(("norm1", "layer_norm_1"), ("norm2", "layer_norm_2")),
+    *(("attn.q.", "attention.self.query."), ("attn.kv.", "attention.self.kv.")),
+    *(("attn.sr.", "attention.self.sr."), ("attn.norm.", "attention.self.layer_norm.")),
+    *(("attn.proj.", "attention.output.dense."), ("mlp.fc1", "mlp.dense1")),
+    ("mlp.fc2", "mlp.dense2"),
+)
+
+
 @pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("host", SEGFORMERS)
 def test_remove_gives_back_the_very_model(host: str, train: bool) -> None:
-    model, x = HOSTS[host](), torch.randn(1, 3, 64, 96)
+    model, x = SEGFORMERS[host](), torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         expected = run(model, x)
     modules = dict(model.named_modules())
@@ -115,9 +172,9 @@ def test_remove_gives_back_the_very_model(host: str, train: bool) -> None:
             assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("host", SEGFORMERS)
 def test_copies_pickles_and_gradients(host: str) -> None:
-    model, x = HOSTS[host](), torch.randn(1, 3, 64, 96)
+    model, x = SEGFORMERS[host](), torch.randn(1, 3, 64, 96)
     mmtokmerge.apply(model, "hq")
     copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
     with torch.no_grad():
@@ -158,7 +215,7 @@ def test_what_merging_cannot_give_is_a_sentence() -> None:
 
 def test_hooks_of_others_go_on_being_called() -> None:
     model = hugging_face()
-    layer = model.segformer.encoder.block[1][0]
+    layer = first_layer(model, 1)
     calls: list[str] = []
     layer.attention.register_forward_hook(lambda *_: calls.append("before"))
     report = mmtokmerge.apply(model, "hq")
@@ -173,16 +230,16 @@ def test_hooks_of_others_go_on_being_called() -> None:
 
 def test_a_forward_of_somebody_is_left_alone_and_said() -> None:
     model = hugging_face()
-    attention = model.segformer.encoder.block[1][0].attention
+    attention = first_layer(model, 1).attention
     attention.forward = lambda *_: (torch.zeros(1),)
     report = mmtokmerge.apply(model, "hq")
-    path = "segformer.encoder.block.1.0.attention"
+    path = next(name for name, module in model.named_modules() if module is attention)
     assert report.left_alone == [(path, "somebody replaced its forward")]
     assert path in str(report) and attention.forward(1) == (torch.zeros(1),)
 
 
 def test_the_report_counts_tokens_at_a_size() -> None:
-    report = mmtokmerge.apply(mmseg_encoder(), "hq").at(1024, 2048)
+    report = mmtokmerge.apply(SEGFORMERS["mmseg"](), "hq").at(1024, 2048)
     tokens = report.tokens(1024, 2048)
     assert tokens["stage 1"]["queries"] == TokenCount(256 * 512, 256 * 512)
     assert tokens["stage 1"]["keys and values"] == TokenCount(2048, 2048 - int(2048 * 0.6))
@@ -205,15 +262,17 @@ class LowRank(nn.Module):
 def test_adapters_put_in_meanwhile_are_called_and_stay() -> None:
     model = hugging_face()
     mmtokmerge.apply(model, "hq")
-    layer: Any = model.segformer.encoder.block[0][0]
-    layer.attention.self.query = LowRank(layer.attention.self.query)
-    layer.mlp.dense1 = LowRank(layer.mlp.dense1)
+    layer = first_layer(model)
+    attention, mlp = inner_attention(layer), layer.mlp
+    query, fc1 = ("query", "dense1") if hasattr(attention, "query") else ("q_proj", "fc1")
+    setattr(attention, query, LowRank(getattr(attention, query)))
+    setattr(mlp, fc1, LowRank(getattr(mlp, fc1)))
     run(model, torch.randn(1, 3, 64, 64))[0].sum().backward()
-    assert layer.attention.self.query.up.weight.grad is not None
-    assert layer.mlp.dense1.up.weight.grad is not None
+    assert getattr(attention, query).up.weight.grad is not None
+    assert getattr(mlp, fc1).up.weight.grad is not None
     mmtokmerge.remove(model)
-    layer = model.segformer.encoder.block[0][0]
-    assert isinstance(layer.mlp.dense1, LowRank)
+    layer = first_layer(model)
+    assert isinstance(getattr(layer.mlp, fc1), LowRank)
 
 
 def test_nothing_of_mm_is_imported() -> None:

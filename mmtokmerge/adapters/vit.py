@@ -1,0 +1,162 @@
+"""What plain ViTs of all hosts share: attention by our kernels, and layers that reduce tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmtokmerge.adapters.base import Replacement
+from mmtokmerge.adapters.passage import Passage
+from mmtokmerge.kernels.attention import attend
+from mmtokmerge.layers.token_reduction import TokenReduction
+
+Rotation = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(eq=False)
+class AttentionInputs:
+    """What a reducing layer tells its attention, and is told by it.
+
+    Args:
+        bias: Added to the logits, broadcast to ``(B, heads, M, M)``.
+        qkv: Queries, keys and values ``(B, heads, M, d)``, before rotation, once they are known.
+    """
+
+    bias: Tensor | None = None
+    qkv: tuple[Tensor, ...] = ()
+
+
+class ReducingAttention(Replacement):
+    """In the place of a ViT's self-attention; a subclass says where its parameters are."""
+
+    own = ("_inputs",)
+
+    def take_inputs(self) -> AttentionInputs | None:
+        """What :class:`ReducingLayer` left for this call; None where it did not call."""
+        inputs: AttentionInputs | None = self.__dict__.pop("_inputs", None)
+        return inputs
+
+    def attend_heads(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        inputs: AttentionInputs,
+        dropout: float,
+        rotate: Rotation | None = None,
+    ) -> Tensor:
+        """Attend: heads ``(B, heads, M, d)`` to ``(B, M, heads * d)``."""
+        inputs.qkv = (q, k, v)
+        if rotate is not None:
+            q, k = rotate(q, k)
+        y = attend(q, k, v, inputs.bias, dropout=dropout if self.training else 0.0)
+        return y.transpose(1, 2).flatten(2)
+
+
+class ReducingLayer(Replacement):
+    """In the place of a ViT's layer: tokens are reduced between its halves and after them.
+
+    A subclass has the host's ``forward``, which calls :meth:`reduce` with the two halves.
+    """
+
+    own = ("passage", "number", "last")
+
+    passage: Passage
+    number: int
+    last: bool
+
+    def reduce(
+        self,
+        x: Tensor,
+        attention: nn.Module,
+        attend_half: Callable[[Tensor, TokenReduction, AttentionInputs], Tensor],
+        feed_half: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """``T' = MHSA(T) + T``, reduce, ``T = MLP(T') + T'`` (ALGM, section 3.1).
+
+        Args:
+            x: Tokens ``(B, P + N, C)`` at full length.
+            attention: The :class:`ReducingAttention` that the first half calls.
+            attend_half: Tokens, the flow and the attention's inputs to ``T'``.
+            feed_half: ``T'`` to the layer's result.
+
+        Returns:
+            ``(B, P + N, C)``, equal within each group.
+        """
+        reducers: Any = self._modules.get(REDUCERS) or ()
+        tokens, flow = self.passage.enter(self, self.number, x, reducers)
+        step = flow.at(self.number)
+        inputs = AttentionInputs(flow.key_bias(tokens))
+        attention.__dict__["_inputs"] = inputs
+        tokens = attend_half(tokens, flow, inputs)
+        if step is not None:
+            tokens = step.between(tokens, inputs.qkv)
+        tokens = feed_half(tokens)
+        if step is not None:
+            tokens = step.after(tokens, inputs.qkv)
+            flow.advance(step)
+        whole = self.passage.leave(self.number, tokens, flow)
+        if self.last:
+            flow.finish(tokens)
+            self.passage.end()
+        return whole
+
+    def give_back(self) -> nn.Module:
+        """See :class:`Replacement`; the reducers go."""
+        self._modules.pop(REDUCERS, None)
+        return super().give_back()
+
+
+REDUCERS = "mmtokmerge_reducers"
+
+
+def rotation_of(values: Tensor, flow: TokenReduction) -> Tensor:
+    """Sines or cosines of the positions of merged tokens: those of each group's first patch.
+
+    Args:
+        values: ``(N, D)``, ``(heads, N, D)`` or ``(1, 1 or heads, N, D)`` of the patches.
+        flow: What merged them.
+
+    Returns:
+        ``(B or 1, 1 or heads, M, D)``; as it came where nothing merged.
+    """
+    if flow.assignment is None:
+        return values
+    index = flow.assignment.representatives()  # (B, M)
+    while values.dim() < 4:
+        values = values[None]
+    size = (len(index), values.shape[1], -1, values.shape[3])
+    picked = index[:, None, :, None].expand(-1, values.shape[1], -1, values.shape[3])
+    return values.expand(size).gather(2, picked)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """One host's encoder, as an adapter found it.
+
+    Args:
+        name: The family, for the report.
+        path: The dotted name of the list of layers.
+        layers: The layers.
+        patches: The convolution that makes the patches.
+        num_prefix: Tokens ahead of the patches.
+        attention_of: From a layer to the module that holds its self-attention, and that one's name.
+        attentions: The host's classes of self-attention, and what stands for each.
+        kinds: The host's classes of layers, and what stands for each.
+        num_reducible: Layers, from the first, that may reduce; all where None.
+        why_not: Why the others may not.
+    """
+
+    name: str
+    path: str
+    layers: Any
+    patches: Any
+    num_prefix: int
+    attention_of: Callable[[Any], tuple[Any, str]]
+    attentions: Mapping[str, type[ReducingAttention]]
+    kinds: Mapping[str, type[ReducingLayer]]
+    num_reducible: int | None = None
+    why_not: str = ""

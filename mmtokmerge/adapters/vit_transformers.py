@@ -1,0 +1,304 @@
+"""Plain ViTs of transformers 4 and 5: ViT, DeiT, DINOv2, DINOv3, BEiT, DPT, ViTPose and EoMT."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmtokmerge.adapters.base import kind_of
+from mmtokmerge.adapters.mit_transformers import records_attentions, refuse_attentions
+from mmtokmerge.adapters.vit import (
+    AttentionInputs,
+    Encoder,
+    ReducingAttention,
+    ReducingLayer,
+    rotation_of,
+)
+from mmtokmerge.errors import InputError
+from mmtokmerge.kernels.plain import call_linear
+from mmtokmerge.layers.relative_position_bias import mean_over_members
+from mmtokmerge.layers.token_reduction import TokenReduction
+from mmtokmerge.merging import TokenAssignment
+
+PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"))
+OUTPUTS = ("o_proj", "out_proj")
+
+
+class TransformersAttention(ReducingAttention):
+    """In the place of a self-attention of transformers, which has its own linear layers."""
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As the host's: the attended tokens ``(B, N, C)``, and None for the weights."""
+        inputs = self.take_inputs()
+        refuse_attentions(
+            kwargs.get("output_attentions") or records_attentions() or is_being_recorded(self)
+        )
+        if inputs is None and not self._can_attend(args, kwargs):
+            return self.host_forward(hidden_states, *args, **kwargs)
+        inputs = AttentionInputs() if inputs is None else inputs
+        names = next(each for each in PROJECTIONS if hasattr(self, each[0]))
+        heads = heads_of(self)
+        q, k, v = (
+            call_linear(getattr(self, name), hidden_states).unflatten(-1, (heads, -1))
+            for name in names
+        )
+        q, k, v = (each.transpose(1, 2) for each in (q, k, v))
+        rotate = None
+        positions = kwargs.get("position_embeddings")
+        if positions is not None:
+            host: Any = sys.modules[type(self._host[0]).__module__]
+            cos, sin = positions
+
+            def rotate(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+                turned: tuple[Tensor, Tensor] = host.apply_rotary_pos_emb(q, k, cos, sin)
+                return turned
+
+        y = self.attend_heads(q, k, v, inputs, self._drop_rate(), rotate)
+        output = next((name for name in OUTPUTS if hasattr(self, name)), None)
+        return (y if output is None else call_linear(getattr(self, output), y)), None
+
+    def _can_attend(self, args: Any, kwargs: Any) -> bool:
+        """Whether nothing of the call's arguments is for the host alone."""
+        if kind_of(self).startswith("transformers.Beit"):
+            return False  # its bias is the host's to make
+        known = ("position_embeddings", "output_attentions")
+        others = [*args, *(value for name, value in kwargs.items() if name not in known)]
+        return not any(isinstance(value, Tensor) for value in others)
+
+    def _drop_rate(self) -> float:
+        rates: list[Any] = [getattr(self, name, None) for name in DROPOUTS]
+        rate = next(each for each in rates if each is not None)
+        return float(rate.p if isinstance(rate, nn.Module) else rate)
+
+
+DROPOUTS = ("attention_dropout", "dropout_prob", "dropout")
+
+
+class TransformersLayer(ReducingLayer):
+    """In the place of a layer of transformers whose MLP adds nothing by itself."""
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As the host's: ``(B, N, C)``."""
+        refuse_masks(args, kwargs)
+        positions = kwargs.get("position_embeddings")
+
+        def attend_half(tokens: Tensor, flow: TokenReduction, inputs: AttentionInputs) -> Tensor:
+            given = {}
+            if positions is not None:
+                given["position_embeddings"] = tuple(rotation_of(each, flow) for each in positions)
+            change = first_of(self.attention(self._norm(0)(tokens), **given))
+            return self._add(tokens, change, 0)
+
+        def feed_half(tokens: Tensor) -> Tensor:
+            return self._feed(tokens, kwargs)
+
+        return self.reduce(hidden_states, self._leaf(), attend_half, feed_half)
+
+    def _feed(self, tokens: Tensor, kwargs: Any) -> Tensor:
+        """The second half: MLP on a norm, and residual."""
+        normed = self._norm(1)(tokens)
+        if hasattr(self, "intermediate"):
+            hidden = self.intermediate(normed)
+            if not hasattr(self, "lambda_1"):
+                out: Tensor = self.output(hidden, tokens)  # adds the residual itself
+                return out
+            return self._add(tokens, self.output(hidden), 1)
+        experts = getattr(self, "num_experts", 1) > 1
+        given = dict(indices=kwargs.get("dataset_index")) if experts else {}
+        return self._add(tokens, self.mlp(normed, **given), 1)
+
+    def _norm(self, half: int) -> Any:
+        names = ("layernorm_before", "layernorm_after")
+        name = names[half] if hasattr(self, names[half]) else f"norm{half + 1}"
+        return getattr(self, name)
+
+    def _add(self, tokens: Tensor, change: Tensor, half: int) -> Tensor:
+        """The residual, behind whatever the host scales and drops a branch by."""
+        for name in ("dropout", f"layer_scale{half + 1}"):
+            module = getattr(self, name, None)
+            change = change if module is None else module(change)
+        scale = getattr(self, f"lambda_{half + 1}", None)
+        change = change if scale is None else scale * change
+        drop_path = getattr(self, "drop_path", None)
+        return tokens + (change if drop_path is None else drop_path(change))
+
+    def _leaf(self) -> Any:
+        holder, name = attention_of(self)
+        return getattr(holder, name)
+
+
+class BeitLayer(TransformersLayer):
+    """In the place of ``BeitLayer``: merged tokens have the mean bias of their members."""
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As the host's: a tuple of ``(B, N, C)`` in version 4, which its encoder takes apart."""
+        refuse_attentions(kwargs.get("output_attentions"))
+        shared = kwargs.get("relative_position_bias")  # version 4
+        if hasattr(self, "relative_position_bias"):  # version 5
+            shared = kwargs.pop("attention_mask", None)
+        refuse_masks(args, {k: v for k, v in kwargs.items() if k != "relative_position_bias"})
+
+        def attend_half(tokens: Tensor, flow: TokenReduction, inputs: AttentionInputs) -> Tensor:
+            bias = self._bias(hidden_states.shape[1], shared, kwargs)
+            if bias is not None:
+                bias = bias.reshape(-1, *bias.shape[-3:])
+                if flow.assignment is not None:
+                    bias = mean_over_members(bias, behind_prefix(flow.assignment, flow.num_prefix))
+                bias = bias.to(tokens.dtype)
+                inputs.bias = bias if inputs.bias is None else bias + inputs.bias
+            change = first_of(self.attention(self._norm(0)(tokens)))
+            return self._add(tokens, change, 0)
+
+        def feed_half(tokens: Tensor) -> Tensor:
+            return self._feed(tokens, kwargs)
+
+        out = self.reduce(hidden_states, self._leaf(), attend_half, feed_half)
+        return (out,) if hasattr(self, "intermediate") else out
+
+    def _bias(self, length: int, shared: Any, kwargs: Any) -> Tensor | None:
+        """The bias of all patches, the layer's own and what the encoder's layers share."""
+        leaf = self._leaf()
+        own = getattr(self, "relative_position_bias", None)
+        if own is None and getattr(leaf, "has_relative_position_bias", False):
+            own = leaf.relative_position_bias
+        if own is None:
+            bias: Tensor | None = shared
+            return bias
+        patch: Any = leaf.config.patch_size
+        height, width = kwargs["resolution"]
+        grid = (height // patch, width // patch)
+        interpolate = kwargs.get("interpolate_pos_encoding", False)
+        made: Tensor = own(grid, interpolate, dim_size=length)
+        return made if shared is None else made + shared
+
+
+def heads_of(attention: Any) -> int:
+    """Heads of a self-attention of transformers."""
+    return int(getattr(attention, "num_attention_heads", 0) or attention.num_heads)
+
+
+def attention_of(layer: Any) -> tuple[Any, str]:
+    """What holds a layer's self-attention, and its name: nested in version 4's older models."""
+    return (
+        (layer.attention, "attention")
+        if hasattr(layer.attention, "attention")
+        else (
+            layer,
+            "attention",
+        )
+    )
+
+
+def first_of(output: Any) -> Tensor:
+    """The tokens of what an attention returns, alone or with its weights."""
+    tokens: Tensor = output[0] if isinstance(output, tuple) else output
+    return tokens
+
+
+def behind_prefix(assignment: TokenAssignment, first: int) -> TokenAssignment:
+    """The same groups of patches behind tokens that stand alone."""
+    batch = len(assignment.groups)
+    alone = torch.arange(first, device=assignment.groups.device).expand(batch, -1)
+    groups = torch.cat([alone, assignment.groups + first], dim=1)
+    sizes = torch.cat([torch.ones_like(alone), assignment.sizes], dim=1)
+    return TokenAssignment(groups, sizes, padded=assignment.padded)
+
+
+def refuse_masks(args: Any, kwargs: Any) -> None:
+    """Raise InputError where a layer gets a mask, which merged tokens have none for."""
+    names = ("attention_mask", "head_mask")
+    given = [name for name in names if kwargs.get(name) is not None]
+    if given or any(isinstance(value, Tensor) for value in args):
+        raise InputError(
+            f"{given[0] if given else 'a mask'} cannot be given while merging is applied; "
+            "mmtokmerge.remove(model) first"
+        )
+
+
+def is_being_recorded(module: nn.Module) -> bool:
+    """Whether transformers 4, which wraps forwards for it, collects attention weights now."""
+    code = getattr(module.__dict__.get("forward"), "__code__", None)
+    if code is None or code.co_name != "wrapped_forward":
+        return False
+    return "transformers" in str(code.co_filename)
+
+
+def _registers(model: Any) -> int:
+    return 1 + int(model.config.num_register_tokens)
+
+
+def _one(model: Any) -> int:
+    return 1
+
+
+# A layer's class, and the tokens ahead of the patches in the model that has such layers.
+PREFIX: dict[str, Callable[[Any], int]] = {
+    "ViTLayer": _one,
+    "DeiTLayer": lambda model: 2,
+    "Dinov2Layer": _one,
+    "Dinov2WithRegistersLayer": _registers,
+    "DINOv3ViTLayer": _registers,
+    "BeitLayer": _one,
+    "DPTViTLayer": _one,
+    "VitPoseBackboneLayer": lambda model: 0,
+    "EomtLayer": _registers,
+}
+LAYERS: dict[str, type[ReducingLayer]] = {
+    f"transformers.{name}": BeitLayer if name == "BeitLayer" else TransformersLayer
+    for name in PREFIX
+}
+# With their own linear layers: nested in another attention in version 4, by themselves in 5.
+ATTENTIONS: dict[str, type[ReducingAttention]] = {
+    f"transformers.{name}": TransformersAttention
+    for name in (
+        *("ViTSelfAttention", "DeiTSelfAttention", "Dinov2SelfAttention", "DPTSelfAttention"),
+        *("Dinov2WithRegistersSelfAttention", "VitPoseBackboneSelfAttention"),
+        *("BeitSelfAttention", "BeitSdpaSelfAttention"),
+        *("ViTAttention", "DeiTAttention", "Dinov2Attention", "Dinov2WithRegistersAttention"),
+        *("BeitAttention", "DINOv3ViTAttention", "EomtAttention"),
+    )
+}
+
+
+def find(path: str, module: Any, root: nn.Module) -> Encoder | None:
+    """The encoder whose list of layers a module is; None for another module."""
+    if not isinstance(module, nn.ModuleList) or not len(module):
+        return None
+    kind = kind_of(module[0])
+    if kind not in LAYERS:
+        return None
+    model = _with_embeddings(path, root)
+    if model is None:
+        raise InputError(
+            f"{path or 'the model'} holds layers of {kind}, but no module above it has their "
+            "embeddings: apply merging to the model that has both"
+        )
+    embedding = getattr(model.embeddings, "patch_embeddings", model.embeddings)
+    conv = embedding if isinstance(embedding, nn.Conv2d) else embedding.projection
+    blocks = getattr(model.config, "num_blocks", None) if kind.endswith("EomtLayer") else None
+    return Encoder(
+        name=f"{kind.split('.')[1].removesuffix('Layer')} of transformers",
+        path=path,
+        layers=module,
+        patches=conv,
+        num_prefix=PREFIX[kind.split(".")[1]](model),
+        attention_of=attention_of,
+        attentions=ATTENTIONS,
+        kinds=LAYERS,
+        num_reducible=None if blocks is None else len(module) - int(blocks),
+        why_not="" if blocks is None else "the layers after it take queries too",
+    )
+
+
+def _with_embeddings(path: str, root: nn.Module) -> Any:
+    """The nearest module above a path that has embeddings."""
+    parts = path.split(".")
+    for end in range(len(parts) - 1, -1, -1):
+        module = root.get_submodule(".".join(parts[:end]))
+        if hasattr(module, "embeddings"):
+            return module
+    return None

@@ -8,16 +8,19 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --no-input --quiet
 # An editable install names this folder: a checkout that was copied elsewhere is installed anew.
 STAMP := $(VENV)/installed-$(shell pwd | cksum | cut -d' ' -f1)
+# The newest hosts of `mmtokmerge.apply`, in an environment of their own over the first one's torch.
+HOSTS := .venv-hosts
+HOSTS_STAMP := $(HOSTS)/installed-$(shell pwd | cksum | cut -d' ' -f1)
 PYTEST_ARGS ?= -n 2 --dist worksteal
 
 export OMP_NUM_THREADS ?= 1
 # MMCV without compiled operators: an install in seconds rather than a quarter of an hour.
 export MMCV_WITH_OPS := 0
 
-.PHONY: help install check demo test lint format clean
+.PHONY: help install check demo test test-hosts lint format clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 install: $(STAMP)  ## a virtual environment in .venv with pinned, tried versions
 
@@ -46,10 +49,22 @@ lint: install  ## ruff and mypy
 
 test: lint  ## lint, then every test that this machine can run
 	$(PY) -m pytest $(PYTEST_ARGS)
+	$(MAKE) --no-print-directory test-hosts
+
+test-hosts: $(HOSTS_STAMP)  ## the tests of `mmtokmerge.apply` with the newest version of each host
+	$(HOSTS)/bin/python -m pytest $(PYTEST_ARGS) tests/adapters
+
+$(HOSTS_STAMP): $(STAMP) requirements/hosts.txt
+	$(PYTHON) -m venv --clear --without-pip $(HOSTS)
+	echo "import site; site.addsitedir('$(CURDIR)/$(VENV)/lib/python3.11/site-packages')" \
+	  > $(HOSTS)/lib/python3.11/site-packages/base.pth
+	$(PY) -m pip --python $(HOSTS)/bin/python install --disable-pip-version-check --no-input \
+	  --quiet --no-deps --requirement requirements/hosts.txt
+	touch $@
 
 format: install  ## let ruff lay out the code
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
 clean:  ## remove the virtual environment and what tests left
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(HOSTS) .pytest_cache .mypy_cache .ruff_cache *.egg-info

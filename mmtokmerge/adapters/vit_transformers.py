@@ -71,8 +71,8 @@ class TransformersAttention(ReducingAttention):
 
     def _drop_rate(self) -> float:
         rates: list[Any] = [getattr(self, name, None) for name in DROPOUTS]
-        rate = next(each for each in rates if each is not None)
-        return float(rate.p if isinstance(rate, nn.Module) else rate)
+        rate: Any = next(each for each in rates if each is not None)
+        return float(getattr(rate, "p", rate))
 
 
 DROPOUTS = ("attention_dropout", "dropout_prob", "dropout")

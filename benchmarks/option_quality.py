@@ -1,7 +1,10 @@
-"""What each option of merging does to mIoU, without retraining: presets and options on one model.
+"""What each option of merging does to mIoU, without retraining, and whether the images can tell.
 
     python benchmarks/option_quality.py configs/segformerpp/b0_camvid_none.py CHECKPOINT \
         --shape 360 480 --shape 720 960 --out benchmarks/quality/options_b0_camvid
+
+    python benchmarks/option_quality.py configs/segformerpp/b0_streets_none.py \
+        mmtokmerge/assets/b0_streets.pth --scenes 60 --shape 1024 2048 --out /tmp/streets
 
 Writes OUT.csv and OUT.md after each row; rows that stand there are not measured again, so delete
 the files, or name others, for another checkpoint. Images are resized to the shape, predictions back
@@ -26,12 +29,13 @@ from mmtokmerge.analysis.rates.run import resize_test
 from mmtokmerge.commands.main import guard
 from mmtokmerge.engine.loading import read_config
 from mmtokmerge.errors import InputError
+from mmtokmerge.evaluation.intervals import Ratios, keeping_results, paired_difference
 from mmtokmerge.measure.samples import Samples
 from mmtokmerge.merging import PRESETS, read_merging
 from mmtokmerge.models.overrides import merging_as
 from mmtokmerge.reporting.console import progress_bar
 from mmtokmerge.reporting.files import write_bytes
-from mmtokmerge.reporting.tables import markdown_table
+from mmtokmerge.reporting.tables import csv_text, markdown_table
 
 KV = dict(r_kv=0.9, kv_stride=4)
 Q = dict(r_q=0.9, q_stride=4)
@@ -65,6 +69,8 @@ SETTINGS: dict[str, Any] = {
     "fast, proportional, centre, reuse 2": stages(
         {**PKV, **CENTRE, **REUSE}, {**Q, **CENTRE, **REUSE}
     ),
+    "keys merged 0.9 in 1-2, proportional, queries alone": stages(PKV, {}),
+    "keys merged 0.8 in 1-2, proportional, fast queries": stages({**PKV, "r_kv": 0.8}, Q),
     "n2d, bilinear": [dict(POOL, **BILINEAR)] * 4,
     "pooled queries in 1-2, fast, proportional": stages({**PKV, **POOL}, Q),
     "pooled queries in 1-2, fast, proportional, centre": stages(
@@ -94,7 +100,12 @@ SETTINGS: dict[str, Any] = {
         {**PKV, **POOL, **BILINEAR}, {**POOL, **BILINEAR}
     ),
 }
-HEADS = ("merging", "height", "width", "mIoU", "mIoU_small")
+METRICS = ("mIoU", "mIoU_small")
+SCENES_SEED = 2026
+HEADS = (
+    *("merging", "height", "width", *METRICS),
+    *(f"{metric}_{end}" for metric in METRICS for end in ("difference", "low", "high")),
+)
 
 
 def main() -> None:
@@ -107,6 +118,12 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=2, action="append", required=True)
     parser.add_argument("--out", type=Path, required=True, help="without suffix")
     parser.add_argument("--only", nargs="+", default=[], help="settings to measure (default: all)")
+    parser.add_argument(
+        "--scenes",
+        type=int,
+        help="test on so many generated streets, drawn at each shape, instead of the config's "
+        "images resized to it",
+    )
     parser.add_argument("--device", default="cpu")
     parser.set_defaults(cfg_options=None)
     args = parser.parse_args()
@@ -120,23 +137,41 @@ def main() -> None:
     for height, width in args.shape:
         cfg = read_config(args)
         model = load_mit(cfg, args.checkpoint, args.device)
-        resize_test(cfg, (height, width))
+        if args.scenes is None:
+            resize_test(cfg, (height, width))
+        else:
+            draw_scenes(cfg, args.scenes, (height, width))
         samples = Samples(cfg, "test")
-        for name in args.only or SETTINGS:
-            if (name, height, width) in done:
-                continue
-            found = test(model, samples, cfg.test_evaluator, name, console)
-            small = found.get("mIoU_small", "")
-            rows.append(dict(zip(HEADS, (name, height, width, found["mIoU"], small))))
+        names = [name for name in args.only or SETTINGS if (name, height, width) not in done]
+        if not names:
+            continue
+        unmerged = test(model, samples, cfg.test_evaluator, "none", console)
+        for name in names:
+            found = unmerged
+            if name != "none":
+                found = test(model, samples, cfg.test_evaluator, name, console)
+            rows.append({"merging": name, "height": height, "width": width})
+            rows[-1].update(compare(found, unmerged, name))
             save(rows, args.out)
-            console.print(f"{name}, {height} x {width}: {found['mIoU']} {small}")
+            console.print(f"{name}, {height} x {width}: {figures(rows[-1])}")
+
+
+def draw_scenes(cfg: Any, number: int, shape: tuple[int, int]) -> None:
+    """Test on generated streets that neither training nor another test draws."""
+    cfg.test_dataloader.dataset = dict(
+        type="mmtokmerge.EndlessStreets",
+        num_scenes=number,
+        sizes=[shape],
+        seed=SCENES_SEED,
+        pipeline=[dict(type="PackSegInputs")],
+    )
 
 
 @torch.no_grad()
 def test(
     model: Any, samples: Samples, evaluator_cfg: Any, name: str, console: Console
-) -> dict[str, float]:
-    """All metrics of one setting."""
+) -> dict[str, Ratios]:
+    """What each image adds to the metrics of one setting."""
     evaluator = Evaluator(evaluator_cfg)
     evaluator.dataset_meta = samples.metainfo
     merging = read_merging(SETTINGS[name])
@@ -144,34 +179,66 @@ def test(
         for batch in samples:
             evaluator.process(model.test_step(batch), batch)
             advance()
-    return {key: round(float(value), 2) for key, value in evaluator.evaluate(len(samples)).items()}
+    with keeping_results(evaluator) as kept:
+        evaluator.evaluate(len(samples))
+    return kept
+
+
+def compare(
+    found: Mapping[str, Ratios], unmerged: Mapping[str, Ratios], name: str
+) -> dict[str, float]:
+    """A row's metrics, and how they differ from those without merging."""
+    row: dict[str, float] = {}
+    for metric, ratios in found.items():
+        row[metric] = round(float(ratios.value()), 2)
+        if name == "none":
+            continue
+        between = paired_difference(metric, ratios, unmerged[metric])
+        for end, value in (
+            ("difference", between.value),
+            ("low", between.low),
+            ("high", between.high),
+        ):
+            row[f"{metric}_{end}"] = round(value, 3)
+    return row
 
 
 def save(rows: list[dict[str, Any]], out: Path) -> None:
     """Write the CSV, and a table of settings by sizes with mIoU / mIoU of small classes."""
-    lines = [",".join(HEADS)] + [
-        ",".join(f'"{row[head]}"' if head == "merging" else str(row[head]) for head in HEADS)
-        for row in rows
-    ]
-    write_bytes(out.with_suffix(".csv"), ("\n".join(lines) + "\n").encode())
+    text = csv_text(HEADS, [[row.get(head, "") for head in HEADS] for row in rows])
+    write_bytes(out.with_suffix(".csv"), text.encode())
     sizes = list(dict.fromkeys(f"{row['height']} x {row['width']}" for row in rows))
     cells = {
-        (
-            row["merging"],
-            f"{row['height']} x {row['width']}",
-        ): figures(row)
+        (row["merging"], f"{row['height']} x {row['width']}", metric): figure(row, metric)
         for row in rows
+        for metric in METRICS
     }
     names = dict.fromkeys(row["merging"] for row in rows)
-    table = [[name, *(cells.get((name, size), "") for size in sizes)] for name in names]
-    title = "mIoU / mIoU of small classes, nothing retrained"
-    text = markdown_table(["merging", *sizes], table, title)
-    write_bytes(out.with_suffix(".md"), f"{text}\n".encode())
+    columns = [(size, metric) for size in sizes for metric in METRICS]
+    columns = [each for each in columns if any(cells.get((name, *each)) for name in names)]
+    table = [[name, *(cells.get((name, *each), "") for each in columns)] for name in names]
+    title = (
+        "Nothing retrained: without merging the metric, else what merging changes with its 95% "
+        "interval (paired bootstrap over images)"
+    )
+    heads = ["merging", *(f"{metric}, {size}" for size, metric in columns)]
+    write_bytes(out.with_suffix(".md"), f"{markdown_table(heads, table, title)}\n".encode())
+
+
+def figure(row: Mapping[str, Any], metric: str) -> str:
+    """One metric of a row: itself, or its difference and interval."""
+    if row.get(metric, "") == "":
+        return ""
+    ends = [row.get(f"{metric}_{end}", "") for end in ("difference", "low", "high")]
+    if "" in ends:
+        return f"{float(row[metric]):.2f}"
+    value, low, high = map(float, ends)
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def figures(row: Mapping[str, Any]) -> str:
     """Both metrics of a row, the second where the config's evaluator gives it."""
-    return " / ".join(f"{float(row[key]):.2f}" for key in HEADS[3:] if row[key] != "")
+    return " / ".join(filter(None, (figure(row, metric) for metric in METRICS)))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,10 @@ RINGS: dict[str, set[str]] = {
     "datasets": {"merging", "registry", "reporting"},
     "evaluation": {"merging", "registry", "reporting"},
     "visualization": {"kernels", "merging", "layers", "models", "reporting", "registry"},
-    "engine": {"merging", "models", "datasets", "reporting", "registry", "visualization"},
+    "engine": {
+        *("merging", "models", "datasets", "evaluation", "reporting", "registry"),
+        "visualization",
+    },
     "measure": {"kernels", "merging", "layers", "models", "engine", "reporting"},
     "inference": {"merging", "models", "engine", "reporting", "visualization"},
     "benchmark": {"kernels", "merging", "layers", "models", "engine", "reporting", "measure"},

@@ -13,6 +13,7 @@ examples:
   python tools/test.py CONFIG CHECKPOINT --out predictions/     label maps as PNG
   python tools/test.py CONFIG CHECKPOINT --out predictions.pkl  all that the model returned
   python tools/test.py CONFIG CHECKPOINT --show-dir pictures/ --tta
+  python tools/test.py CONFIG CHECKPOINT --compare NONE_CONFIG CHECKPOINT   with intervals
   python tools/test.py CONFIG CHECKPOINT --show-dir pictures/ --compare NONE_CONFIG CHECKPOINT
   bash tools/dist_test.sh CONFIG CHECKPOINT 4
 
@@ -40,8 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare",
         nargs=2,
         metavar=("CONFIG", "CHECKPOINT"),
-        help="with --show-dir, also draw where a second model predicts something else, such as\n"
-        "the config without merging and the same weights",
+        help="test a second model too, such as the config without merging and the same weights,\n"
+        "and show every metric's difference with its 95%% interval (paired bootstrap over\n"
+        "images); with --show-dir also draw where it predicts something else",
     )
     parser.add_argument(
         "--tta", action="store_true", help="average over the config's scales and flips"
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
         InputError: If an argument, the config or the checkpoint is wrong.
     """
     from mmtokmerge.engine import test_options
-    from mmtokmerge.engine.launch import build_runner, prepare
+    from mmtokmerge.engine.launch import build_runner, check_checkpoint, prepare
 
     cfg = prepare(args)
     test_options.use_checkpoint(cfg, args.checkpoint)
@@ -63,10 +65,16 @@ def run(args: argparse.Namespace) -> None:
         test_options.save_predictions(cfg, args.out)
     if args.show_dir is not None:
         test_options.save_pictures(cfg, args.show_dir)
-    if args.compare is not None:
-        if args.show_dir is None:
-            raise InputError("--compare draws pictures: it needs --show-dir FOLDER.")
+    if args.compare is not None and args.show_dir is not None:
         test_options.compare_pictures(cfg, *args.compare)
     if args.tta:
+        if args.compare is not None:
+            raise InputError("--tta does not go with --compare: the second model is tested plainly")
         test_options.augment_test(cfg)
+    if args.compare is not None:
+        from mmtokmerge.engine.compare import test_and_compare
+
+        check_checkpoint(args.compare[1])
+        test_and_compare(cfg, *args.compare)
+        return
     build_runner(cfg, ("test",)).test()

@@ -18,14 +18,15 @@ RINGS: dict[str, set[str]] = {
     "merging": {"kernels"},
     "layers": {"kernels", "merging"},
     "adapters": {"kernels", "merging", "layers"},
+    "deploy": {"kernels", "merging", "layers"},
     "reporting": set(),
-    "models": {"kernels", "merging", "layers", "registry"},
+    "models": {"kernels", "merging", "layers", "deploy", "registry"},
     "datasets": {"merging", "registry", "reporting"},
     "evaluation": {"merging", "registry", "reporting"},
     "visualization": {"kernels", "merging", "layers", "models", "reporting", "registry"},
     "engine": {
-        *("merging", "models", "datasets", "evaluation", "reporting", "registry"),
-        "visualization",
+        *("merging", "deploy", "models", "datasets", "evaluation", "reporting"),
+        *("registry", "visualization"),
     },
     "measure": {"kernels", "merging", "layers", "models", "engine", "reporting"},
     "inference": {"merging", "models", "engine", "reporting", "visualization"},
@@ -36,7 +37,7 @@ RINGS: dict[str, set[str]] = {
     },
 }
 BASE = {"errors", "checks", "_mmpose_import", "__init__"}
-TORCH_RINGS = ("kernels", "merging", "layers", "adapters")
+TORCH_RINGS = ("kernels", "merging", "layers", "adapters", "deploy")
 FOREIGN = ("mmengine", "mmcv", "mmseg", "mmpose", "mmpretrain", "mmdet", "numpy", "cv2")
 
 

@@ -29,6 +29,7 @@ class EndlessStreets(BaseSegDataset):
         sizes: Heights and widths in pixels, of which each scene has one, drawn by its own seed.
         seed: Another seed gives other streets.
         pipeline: Transforms after loading: the samples hold ``img`` and ``gt_seg_map``.
+        serialize_data: As mmseg's data sets take it; there is no list to serialize.
 
     Raises:
         InputError: A number or a size is too small.
@@ -42,6 +43,7 @@ class EndlessStreets(BaseSegDataset):
         sizes: Sequence[tuple[int, int]] = ((512, 1024),),
         seed: int = 0,
         pipeline: Sequence[Any] = (),
+        serialize_data: bool = False,
     ) -> None:
         if num_scenes < 1 or seed < 0:
             raise InputError(
@@ -56,7 +58,7 @@ class EndlessStreets(BaseSegDataset):
         self.num_scenes = num_scenes
         self.sizes = [tuple(size) for size in sizes]
         self.seed = seed
-        super().__init__(pipeline=list(pipeline), serialize_data=False)
+        super().__init__(pipeline=list(pipeline), serialize_data=serialize_data)
 
     def full_init(self) -> None:
         """Nothing to list: scenes are drawn one by one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -85,7 +86,7 @@ def _sum_scales(
 ) -> Tensor:
     out: Tensor | None = None
     for x, part in zip(maps, weights):
-        whole = tuple(x.shape[2:]) == size
+        whole = _has_size(x, size)
         fused = F.conv2d(x, part, bias if whole else None)
         if whole:
             bias = None  # added once
@@ -96,6 +97,16 @@ def _sum_scales(
     if out is None:
         raise ValueError("there is no scale to fuse")
     return out if bias is None else out + bias[:, None, None]
+
+
+def _has_size(x: Tensor, size: tuple[Any, ...]) -> bool:
+    """Whether a map has a size; of symbols of :mod:`torch.export` whether they are the same ones.
+
+    Asked whether two symbols are equal, it would make a graph for the sizes where they are not.
+    """
+    if all(isinstance(side, int) for side in (*x.shape[2:], *size)):
+        return tuple(x.shape[2:]) == size
+    return all(str(a) == str(b) for a, b in zip(x.shape[2:], size))
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.kernels.similarity import most_similar
 from mmtokmerge.merging.assignment import TokenAssignment
-from mmtokmerge.merging.grid import clip, destinations, pair
+from mmtokmerge.merging.grid import clip, destinations, pair, share_of
 from mmtokmerge.merging.neighbourhood import most_similar_around
 
 DESTINATIONS = ("corner", "centre")
@@ -135,8 +136,13 @@ def merged_tokens(hw: tuple[int, int], rate: float, stride: tuple[int, int]) -> 
     """Tokens of a grid that matching by ``rate`` removes: int(N * rate), at most the sources."""
     sy, sx = clip(stride, hw)
     tokens = hw[0] * hw[1]
-    wanted, sources = int(tokens * rate), tokens - (hw[0] // sy) * (hw[1] // sx)
-    return wanted if wanted < sources else sources
+    wanted: Any = share_of(tokens, rate)
+    if not isinstance(wanted, int) and (sy, sx) == stride:
+        merged: int = wanted  # check_rate has seen that whole cells have as many sources
+        return merged
+    sources = tokens - (hw[0] // sy) * (hw[1] // sx)
+    least: int = wanted if wanted < sources else sources
+    return least
 
 
 def _by_rate(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from functools import lru_cache, wraps
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from mmtokmerge.errors import InputError, InputTypeError
 
 T = TypeVar("T")
+INTEGERS = (int, torch.SymInt)  # torch.export carries sizes as symbols
 
 
 def pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
@@ -25,7 +27,7 @@ def pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
     if (
         not isinstance(sides, (tuple, list))
         or len(sides) != 2
-        or any(isinstance(side, bool) or not isinstance(side, int) for side in sides)
+        or any(isinstance(side, bool) or not isinstance(side, INTEGERS) for side in sides)
     ):
         raise InputTypeError(f"{name} must be an int or (h, w), got {value!r}")
     if min(sides) < 1:
@@ -38,6 +40,26 @@ def clip(stride: tuple[int, int], hw: tuple[int, int]) -> tuple[int, int]:
     # A compiler takes a branch where it would carry a min() of a dynamic side through all sizes.
     (sy, sx), (h, w) = stride, hw
     return sy if sy <= h else h, sx if sx <= w else w
+
+
+def share_of(tokens: Any, rate: float) -> Any:
+    """``int(tokens * rate)``, also of a symbol of :mod:`torch.export`, which a float would fix.
+
+    There the rate is the fraction that its decimals say, so that the exported file counts in whole
+    numbers. :func:`same_share` says where the two agree.
+    """
+    if isinstance(tokens, int):
+        return int(tokens * rate)
+    exact = Fraction(repr(float(rate)))
+    return tokens * exact.numerator // exact.denominator
+
+
+def same_share(rate: float, most: int) -> bool:
+    """Whether :func:`share_of` is the same in floats and in whole numbers up to ``most`` tokens."""
+    exact = Fraction(repr(float(rate)))
+    tokens = torch.arange(most + 1)
+    floats = (tokens.double() * rate).long()
+    return torch.equal(floats, tokens * exact.numerator // exact.denominator)
 
 
 def constant_of_grid(make: Callable[..., T]) -> Callable[..., T]:
@@ -71,9 +93,9 @@ def destinations(
         each destination among them, -1 for all other tokens.
     """
     (h, w), (sy, sx), (oy, ox) = hw, stride, offset
-    y = torch.arange(h // sy, device=device) * sy + oy
-    x = torch.arange(w // sx, device=device) * sx + ox
-    places = (y[:, None] * w + x).view(-1)
+    rows, columns = h // sy, w // sx
+    y, x = _places(rows * columns, columns, device)
+    places = (y * sy + oy) * w + x * sx + ox
     numbers = torch.full((h * w,), -1, device=device)
     return places, numbers.index_copy(0, places, torch.arange(places.shape[0], device=device))
 
@@ -87,10 +109,19 @@ def cells(
     Cells at the right and bottom edge hold the tokens that are there.
     """
     (h, w), (ky, kx) = hw, kernel
-    rows, columns = -(-h // ky), -(-w // kx)
-    y = torch.arange(h, device=device) // ky
-    x = torch.arange(w, device=device) // kx
-    groups = y[:, None] * columns + x[None, :]
-    heights = (h - torch.arange(rows, device=device) * ky).clamp(max=ky)
-    widths = (w - torch.arange(columns, device=device) * kx).clamp(max=kx)
-    return groups.view(1, -1), (heights[:, None] * widths[None, :]).view(1, -1)
+    rows, columns = (h - 1) // ky + 1, (w - 1) // kx + 1  # as a pooling counts them
+    y, x = _places(h * w, w, device)
+    groups = y // ky * columns + x // kx
+    y, x = _places(rows * columns, columns, device)
+    return groups[None], ((h - y * ky).clamp(max=ky) * (w - x * kx).clamp(max=kx))[None]
+
+
+def _places(count: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Row and column of the first ``count`` cells of a grid of this width, in raster order.
+
+    Without a remainder, which ONNX has none of by a symbol, and without a broadcast of two sides,
+    which :mod:`torch.export` asks whether one is 1.
+    """
+    number = torch.arange(count, device=device)
+    row = number // width
+    return row, number - row * width

@@ -32,6 +32,13 @@ class CellAssignment(TokenAssignment):
         grid = x.reshape(batch, *self.hw, channels).permute(
             0, 3, 1, 2
         )  # (B, C, h, w), channels last
+        if not self._is_fixed():
+            # As many zeros as any grid needs, and no pooling, which would ask this grid's sides.
+            ky, kx = self.kernel
+            ones = x.new_ones(channels, 1, ky, kx)
+            padded = F.pad(grid, (0, kx - 1, 0, ky - 1))
+            sums = F.conv2d(padded, ones, stride=self.kernel, groups=channels)
+            return sums.permute(0, 2, 3, 1).flatten(1, 2) / self.sizes[..., None]
         pooled = F.avg_pool2d(
             grid, self.kernel, self.kernel, ceil_mode=True, count_include_pad=False
         )
@@ -40,10 +47,18 @@ class CellAssignment(TokenAssignment):
     def unmerge(self, y: Tensor) -> Tensor:
         batch, _, channels = self._check(y, self.num_groups, "unmerge")
         (h, w), (ky, kx) = self.hw, self.kernel
-        rows, columns = -(-h // ky), -(-w // kx)
+        rows, columns = (h - 1) // ky + 1, (w - 1) // kx + 1  # as a pooling counts them
+        if not self._is_fixed():  # a cut would hold for this grid alone
+            down, along = (torch.arange(side, device=y.device) for side in (h, w))
+            cells = y.reshape(batch, rows, columns, channels)
+            return cells.index_select(1, down // ky).index_select(2, along // kx).flatten(1, 2)
         grid = y.reshape(batch, rows, 1, columns, 1, channels)
         full = grid.expand(-1, -1, ky, -1, kx, -1).reshape(batch, rows * ky, columns * kx, channels)
         return full[:, :h, :w].reshape(batch, h * w, channels)
+
+    def _is_fixed(self) -> bool:
+        """Whether the grid is numbers, not symbols of :mod:`torch.export`."""
+        return all(isinstance(side, int) for side in self.hw)
 
 
 def neighbour_pooling(

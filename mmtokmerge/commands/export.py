@@ -1,0 +1,185 @@
+"""Export a trained model to ONNX, OpenVINO or torch, and check the file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mmtokmerge.commands.options import add_cfg_options, add_model
+from mmtokmerge.errors import InputError
+
+EXAMPLES = """\
+examples:
+  python tools/export.py b0_demo_fast mmtokmerge/assets/b0_streets.pth --format onnx
+  python tools/export.py CONFIG CHECKPOINT --format openvino --precision fp16 --out model.xml
+  python tools/export.py CONFIG CHECKPOINT --format onnx --static --shape 1024 1024
+  python tools/export.py CONFIG CHECKPOINT --format onnx --normalise --labels
+  python tools/export.py CONFIG CHECKPOINT --format onnx --check 20
+  python tools/test.py CONFIG model.onnx             the config's test, by the exported file
+
+A file takes every batch and size of a range, which stands in its metadata, unless --static. It is
+compared with the model at several sizes before the command ends, and not left behind if it differs.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    add_model(parser, "config of a segmentor or top-down pose estimator, or its name alone")
+    parser.add_argument(
+        "--format", choices=("onnx", "openvino", "torch"), default="onnx", help="default: onnx"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", help="default: the config's name with .onnx, .xml or .pt2"
+    )
+    parser.add_argument(
+        "--shape",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="with --static: the images' size (default: the config's crop)",
+    )
+    parser.add_argument("--batch-size", type=int, default=1, help="with --static (default: 1)")
+    parser.add_argument("--static", action="store_true", help="for this size and batch alone")
+    parser.add_argument(
+        "--range",
+        type=int,
+        nargs=2,
+        metavar=("LEAST", "MOST"),
+        help="sides in pixels that the file takes (default: 256 4096)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16"),
+        default="fp32",
+        help="of the weights in the file; fp16 is OpenVINO's (default: fp32)",
+    )
+    parser.add_argument(
+        "--normalise",
+        action="store_true",
+        help="take RGB images from 0 to 255 and normalise them in the file",
+    )
+    parser.add_argument("--labels", action="store_true", help="return label maps instead of logits")
+    parser.add_argument(
+        "--check",
+        type=int,
+        metavar="N",
+        help="also compare N images of the config's test set, by the share of equal labels",
+    )
+    add_cfg_options(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export.
+
+    Raises:
+        InputError: An argument is wrong, the model cannot be exported, or the file differs from it.
+    """
+    import torch
+
+    from mmtokmerge.deploy import Sizes, export
+    from mmtokmerge.deploy.export import FORMATS
+    from mmtokmerge.engine.loading import load_model, read_config
+    from mmtokmerge.models.whole_network import WholeNetwork
+    from mmtokmerge.reporting.console import make_console
+
+    if not args.static and (args.shape is not None or args.batch_size != 1):
+        raise InputError("--shape and --batch-size go with --static; --range sets the sizes else")
+    if args.check is not None and (args.normalise or args.labels):
+        raise InputError(
+            "--check compares logits of normalised images: not with --normalise, --labels"
+        )
+    if args.static and args.range is not None:
+        raise InputError("--range does not go with --static")
+    sizes = Sizes(static=args.static, **_range(args.range))
+    cfg = read_config(args)
+    model = load_model(cfg, args.checkpoint).model
+    network = WholeNetwork(model, args.normalise, args.labels).eval()
+    height, width = args.shape or _crop(cfg)
+    if not args.static:
+        height, width = (min(max(side, sizes.smallest), sizes.largest) for side in (height, width))
+    generator = torch.Generator().manual_seed(0)
+    example = torch.randn(args.batch_size, 3, height, width, generator=generator)
+    if args.normalise:
+        example = (example * 50 + 128).clamp(0, 255)
+    out = args.out or Path(args.config).stem + FORMATS[args.format]
+    console = make_console()
+    console.print(f"exporting {Path(args.config).stem} to {out}: a minute or so")
+    report = export(
+        network,
+        example,
+        out,
+        format=args.format,
+        sizes=sizes,
+        precision=args.precision,
+        metadata=describe(cfg, model, args),
+    )
+    console.print(str(report), markup=False)
+    if args.check is not None:
+        share = check_images(cfg, model, network, out, args.check, console)
+        console.print(f"  {args.check} images of the test set: labels agree on {share:.3%}")
+
+
+def describe(cfg: Any, model: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """What a file says of itself: task, preset, classes, palette, normalisation."""
+    head = getattr(model, "decode_head", None)
+    told: dict[str, Any] = dict(
+        task="pose" if head is None else "segmentation",
+        config=Path(args.config).stem,
+        merging=_plain(cfg.model.backbone.get("merging", cfg.model.backbone.get("reducers"))),
+        normalise=args.normalise,
+        labels=args.labels,
+    )
+    preprocessor = model.data_preprocessor
+    for name in ("mean", "std"):
+        value = getattr(preprocessor, name, None)
+        told[name] = None if value is None else [float(each) for each in value.flatten()]
+    if head is not None:
+        meta = getattr(model, "dataset_meta", None) or {}
+        told.update(
+            num_classes=int(head.out_channels),
+            align_corners=bool(head.align_corners),
+            classes=list(meta.get("classes") or []),
+            palette=[list(map(int, colour)) for colour in meta.get("palette") or []],
+        )
+    return told
+
+
+def check_images(cfg: Any, model: Any, network: Any, path: str, number: int, console: Any) -> float:
+    """Share of pixels with the same label, over images of the config's test set."""
+    import torch
+
+    from mmtokmerge.deploy import load_exported
+    from mmtokmerge.measure.inputs import network_inputs
+    from mmtokmerge.measure.samples import Samples
+    from mmtokmerge.reporting.console import progress_bar
+
+    samples = Samples(cfg, "test", number, labels=False)
+    exported = load_exported(path)
+    equal = total = 0
+    with progress_bar(console, "checking", number) as advance, torch.no_grad():
+        for batch in samples:
+            for images in network_inputs(model, batch):
+                found, expected = exported(images)[0].argmax(1), network(images).argmax(1)
+                equal += int((found == expected).sum())
+                total += expected.numel()
+            advance()
+    return equal / max(total, 1)
+
+
+def _range(given: Any) -> dict[str, int]:
+    return {} if given is None else dict(smallest=given[0], largest=given[1])
+
+
+def _crop(cfg: Any) -> tuple[int, int]:
+    size = (cfg.model.get("data_preprocessor") or {}).get("size") or (512, 512)
+    return int(size[0]), int(size[1])
+
+
+def _plain(value: Any) -> Any:
+    """JSON values of a config's."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value

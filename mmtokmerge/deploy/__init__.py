@@ -1,0 +1,12 @@
+"""Exporting models with merging in them to the runtimes that people ship, and checking each file.
+
+Torch alone is needed, and the runtime: onnxruntime for ``*.onnx``, OpenVINO for ``*.xml``. No file
+is left behind that does not give what the model gives.
+"""
+
+from __future__ import annotations
+
+from mmtokmerge.deploy.export import Sizes, export
+from mmtokmerge.deploy.runtimes import Exported, load_exported
+
+__all__ = ["Exported", "Sizes", "export", "load_exported"]

@@ -1,0 +1,63 @@
+"""Whether an exported file gives what its model gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mmtokmerge.deploy.runtimes import Exported, leaves
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One batch through a file and its model.
+
+    Args:
+        shape: Of the batch.
+        difference: Worst difference of an output, relative to the model's largest.
+        same_labels: Share of positions whose strongest channel is the same, over maps.
+    """
+
+    shape: tuple[int, ...]
+    difference: float
+    same_labels: float
+
+    def __str__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        return f"{shape}: differs by {self.difference:.1e}, labels agree on {self.same_labels:.3%}"
+
+
+@torch.no_grad()
+def compare(model: nn.Module, exported: Exported, batches: Sequence[Tensor]) -> list[Agreement]:
+    """Run batches through both.
+
+    Args:
+        model: The model, in eval mode.
+        exported: Its file.
+        batches: Images ``(B, C, H, W)``.
+    """
+    found = []
+    for batch in batches:
+        expected, outputs = leaves(model(batch)), exported(batch)
+        pairs = list(zip(outputs, expected, strict=True))
+        worst = max(float((a.double() - b.double()).abs().max()) / _size(b) for a, b in pairs)
+        if any(a.shape != b.shape for a, b in pairs):
+            worst = float("inf")
+        found.append(Agreement(tuple(batch.shape), worst, _same_labels(*pairs[-1])))
+    return found
+
+
+def _size(x: Tensor) -> float:
+    return float(x.abs().max()) or 1.0
+
+
+def _same_labels(a: Tensor, b: Tensor) -> float:
+    if a.shape != b.shape:
+        return 0.0
+    if a.dim() == 4 and a.shape[1] > 1 and a.is_floating_point():
+        a, b = a.argmax(1), b.argmax(1)
+        return float((a == b).double().mean())
+    return float(torch.isclose(a.double(), b.double(), atol=1e-3, rtol=1e-3).double().mean())

@@ -1,0 +1,72 @@
+"""A whole network as one module, from images to what a runtime returns: what is exported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmtokmerge.errors import InputError
+
+
+class WholeNetwork(nn.Module):
+    """A segmentor's or pose estimator's network, without samples and meta information.
+
+    Args:
+        model: mmseg's ``EncoderDecoder`` or mmpose's ``TopdownPoseEstimator``.
+        normalise: Take RGB images from 0 to 255 and normalise them as the config's preprocessor.
+        labels: Return the strongest class of each pixel, int64, instead of logits.
+
+    Raises:
+        InputError: The model is neither, or labels are asked of a pose estimator.
+    """
+
+    def __init__(self, model: Any, normalise: bool = False, labels: bool = False) -> None:
+        super().__init__()
+        self.segments = hasattr(model, "decode_head")
+        head = model.decode_head if self.segments else getattr(model, "head", None)
+        if head is None or isinstance(head, nn.ModuleList):
+            raise InputError(
+                f"{type(model).__name__} cannot be exported: a whole network is a segmentor with "
+                "one decode head, or a top-down pose estimator"
+            )
+        if labels and not self.segments:
+            raise InputError("--labels is for segmentation; a pose network returns heatmaps")
+        if getattr(model, "sharing", None) is not None:
+            raise InputError("a segmentor that shares patches before its ViT cannot be exported")
+        self.backbone = model.backbone
+        self.neck = model.neck if getattr(model, "with_neck", False) else nn.Identity()
+        self.head = head
+        self.labels = labels
+        self.align_corners = bool(getattr(head, "align_corners", False))
+        mean, std = read_normalisation(model.data_preprocessor) if normalise else (None, None)
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``(B, 3, H, W)`` to logits ``(B, classes, H, W)``, labels or heatmaps."""
+        x = images
+        if self.mean is not None:
+            x = (x - self.mean) / self.std
+        out: Tensor = self.head(self.neck(self.backbone(x)))
+        if not self.segments:
+            return out
+        out = F.interpolate(
+            out, size=images.shape[2:], mode="bilinear", align_corners=self.align_corners
+        )
+        return out.argmax(1) if self.labels else out
+
+
+def read_normalisation(preprocessor: Any) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation ``(1, 3, 1, 1)`` of a data preprocessor, of RGB.
+
+    Raises:
+        InputError: It normalises nothing.
+    """
+    mean, std = getattr(preprocessor, "mean", None), getattr(preprocessor, "std", None)
+    if mean is None or std is None:
+        raise InputError("the config's data_preprocessor has no mean and std to normalise by")
+    numbers = [torch.as_tensor(each).detach().float().reshape(1, -1, 1, 1) for each in (mean, std)]
+    return numbers[0], numbers[1]

@@ -1,0 +1,8 @@
+"""Export a trained model to ONNX, OpenVINO or torch; see ``--help``."""
+
+import sys
+
+from mmtokmerge.commands.main import run_script
+
+if __name__ == "__main__":
+    sys.exit(run_script(__file__))

@@ -122,6 +122,8 @@ def run(args: argparse.Namespace) -> None:
 
 def describe(cfg: Any, model: Any, args: argparse.Namespace) -> dict[str, Any]:
     """What a file says of itself: task, preset, classes, palette, normalisation."""
+    from mmseg.registry import DATASETS
+
     head = getattr(model, "decode_head", None)
     told: dict[str, Any] = dict(
         task="pose" if head is None else "segmentation",
@@ -135,7 +137,8 @@ def describe(cfg: Any, model: Any, args: argparse.Namespace) -> dict[str, Any]:
         value = getattr(preprocessor, name, None)
         told[name] = None if value is None else [float(each) for each in value.flatten()]
     if head is not None:
-        meta = getattr(model, "dataset_meta", None) or {}
+        dataset = DATASETS.get(cfg.test_dataloader.dataset.type)
+        meta = getattr(dataset, "METAINFO", None) or {}
         told.update(
             num_classes=int(head.out_channels),
             align_corners=bool(head.align_corners),

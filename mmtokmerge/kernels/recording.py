@@ -28,18 +28,20 @@ def is_exported() -> bool:
 
 
 def refuse_trace(what: str) -> None:
-    """Raise where ``torch.jit.trace`` would record a number that another image changes.
+    """Raise where ``torch.jit.trace`` or ``torch.export`` would record what another image changes.
 
     A graph that is only looked at, as mmengine's counter of operations does, is let through.
 
     Raises:
         InputError: It would.
     """
-    if is_jit_traced() and not _is_only_counted():
+    exported = is_exported()
+    if exported or (is_jit_traced() and not _is_only_counted()):
         raise InputError(
-            f"torch.jit.trace cannot record {what}: how many tokens are left depends on the image, "
-            "so the trace would be wrong for the next one; take a fixed number, such as ToMe's "
-            "num_merged or sharing.num_shared"
+            f"torch.{'export' if exported else 'jit.trace'} cannot record {what}: how many tokens "
+            "are left depends on the image, so the trace would be wrong for the next one; take a "
+            "fixed number, such as ToMe's num_merged, LocalMergingByRate's keep or "
+            "sharing.num_shared"
         )
 
 

@@ -1,0 +1,264 @@
+"""Exported files: equal to their model at every size they claim, or refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+pytest.importorskip("onnxruntime")
+
+import mmtokmerge
+from mmtokmerge.deploy import Sizes, export, load_exported
+from mmtokmerge.deploy.export import FORMATS
+from mmtokmerge.errors import InputError
+from mmtokmerge.merging.grid import same_share, share_of
+from mmtokmerge.merging.segformer.presets import PRESETS
+
+FEW = Sizes(largest=512)
+
+
+def own(merging: Any = "none", **settings: Any) -> nn.Module:
+    models = pytest.importorskip("mmtokmerge.models")
+    torch.manual_seed(0)
+    arch = dict(embed_dims=8, num_layers=(1, 1, 1, 1))
+    return models.MiTPlusPlus(arch, merging=merging, **settings).eval()
+
+
+def segmentor(**backbone: Any) -> nn.Module:
+    pytest.importorskip("mmtokmerge.models")
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+
+    from mmtokmerge.models.whole_network import WholeNetwork
+
+    init_default_scope("mmseg")
+    arch = dict(embed_dims=8, num_layers=(1, 1, 1, 1))
+    torch.manual_seed(0)
+    model = MODELS.build(
+        dict(
+            type="EncoderDecoder",
+            data_preprocessor=dict(
+                type="SegDataPreProcessor", mean=[120.0, 110, 100], std=[60.0, 50, 40]
+            ),
+            backbone=dict(type="mmtokmerge.MiTPlusPlus", arch=arch, **backbone),
+            decode_head=dict(
+                type="mmtokmerge.SegformerHead",
+                in_channels=[8, 16, 40, 64],
+                in_index=[0, 1, 2, 3],
+                channels=16,
+                num_classes=5,
+                norm_cfg=dict(type="BN"),
+            ),
+        )
+    )
+    return WholeNetwork(model).eval()
+
+
+def test_one_file_takes_every_size_and_batch(tmp_path: Path) -> None:
+    network = segmentor(merging="hq")
+    report = export(network, torch.randn(1, 3, 300, 301), tmp_path / "m.onnx", sizes=FEW)
+    assert report.worst < 1e-4 and len(report.agreements) == 3
+    exported = load_exported(report.path)
+    for shape in [(1, 3, 256, 512), (5, 3, 321, 257), (2, 3, 511, 400)]:
+        x = torch.randn(shape)
+        (found,) = exported(x)
+        with torch.no_grad():
+            torch.testing.assert_close(found, network(x), atol=1e-4, rtol=1e-4)
+    assert exported.metadata["range"] == [256, 512, 64]
+    for wrong in [(1, 3, 255, 300), (1, 3, 300, 513), (65, 3, 256, 256)]:
+        with pytest.raises(InputError, match="takes batches of 1 to 64 images of 256 to 512"):
+            exported(torch.zeros(wrong))
+
+
+def test_pooled_queries_merged_keys_and_every_option_in_one(tmp_path: Path) -> None:
+    keys = dict(r_kv=0.8, kv_stride=4, proportional=True, destination="centre")
+    pooled = dict(q_mode="n2d", q_stride=2)
+    queries = dict(r_q=0.9, q_stride=4)
+    network = own([{**keys, **pooled}, pooled, dict(kv_mode="n1d", kv_stride=3), queries])
+    report = export(network, torch.randn(1, 3, 320, 384), tmp_path / "m.pt2", sizes=FEW)
+    assert report.worst < 1e-4
+
+
+def test_a_file_for_one_size(tmp_path: Path) -> None:
+    network = own([dict(q_mode="n2d", q_stride=2, unmerge="bilinear")] * 4)
+    x = torch.randn(2, 3, 64, 96)
+    report = export(network, x, tmp_path / "m.onnx", sizes=Sizes(static=True))
+    assert report.worst < 1e-4
+    with pytest.raises(InputError, match=r"takes \[2, 3, 64, 96\] alone"):
+        load_exported(report.path)(torch.randn(1, 3, 64, 96))
+
+
+@pytest.mark.parametrize("made", ["onnx", "openvino"])
+def test_a_vit_that_merges_by_rate(made: str, tmp_path: Path) -> None:
+    models = pytest.importorskip("mmtokmerge.models")
+    torch.manual_seed(0)
+    network = models.VisionTransformer(
+        dict(embed_dims=32, num_layers=3, num_heads=2),
+        img_size=64,
+        patch_size=8,
+        reducers=[
+            dict(type="mmtokmerge.LocalMergingByRate", layer=1, keep=0.5),
+            dict(type="mmtokmerge.GlobalMergingByRate", layer=2, keep=1 / 3),
+            dict(type="mmtokmerge.ToMe", layer=3, num_merged=3),
+        ],
+        proportional=True,
+    ).eval()
+    x = torch.randn(2, 3, 64, 96)
+    report = export(network, x, tmp_path / f"m{FORMATS[made]}", sizes=Sizes(static=True))
+    assert report.worst < 1e-4
+
+
+def test_models_of_other_packages(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.SegformerConfig(depths=[1, 1, 1, 1], num_labels=5)
+    model = transformers.SegformerForSemanticSegmentation(config).eval()
+    mmtokmerge.apply(model, "hq")
+    report = export(
+        model, torch.randn(1, 3, 128, 160), tmp_path / "m.onnx", sizes=Sizes(static=True)
+    )
+    assert report.worst < 1e-4
+    timm = pytest.importorskip("timm")
+    vit = timm.create_model("vit_tiny_patch16_224", depth=3, img_size=128, num_classes=7).eval()
+    mmtokmerge.apply(vit, "algm", keep=(0.5, 0.4), layers=(1, 2))
+    report = export(vit, torch.randn(1, 3, 128, 128), tmp_path / "v.onnx", sizes=Sizes(static=True))
+    assert report.worst < 1e-4
+
+
+def test_a_threshold_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
+    models = pytest.importorskip("mmtokmerge.models")
+    network = models.VisionTransformer(
+        dict(embed_dims=32, num_layers=2, num_heads=2),
+        img_size=64,
+        reducers=[dict(type="mmtokmerge.GlobalBipartiteMerging", layer=1, threshold=0.5)],
+    )
+    with pytest.raises(InputError, match="by a threshold"):
+        export(network, torch.randn(1, 3, 64, 64), tmp_path / "m.onnx", sizes=Sizes(static=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+class Wrong(nn.Module):
+    """Another function when it is recorded: a planted fault."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if torch.compiler.is_compiling() else x * 3
+
+
+class ConstantBatch(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(2, -1).sum(1)
+
+
+@pytest.mark.parametrize("made", FORMATS)
+def test_a_file_that_differs_is_not_left_behind(made: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="was not written: the exported file differs"):
+        export(Wrong(), torch.randn(1, 3, 256, 256), tmp_path / f"m{FORMATS[made]}", sizes=FEW)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_constant_batch_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="ConstantBatch cannot be exported"):
+        export(ConstantBatch(), torch.randn(2, 3, 256, 256), tmp_path / "m.onnx", sizes=FEW)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rates_in_whole_numbers() -> None:
+    for stage in (stage for preset in PRESETS.values() for stage in preset):
+        for key in ("r_q", "r_kv"):
+            if key in stage:
+                assert same_share(stage[key], 10**6)
+    assert share_of(100, 0.29) == 28  # as int(100 * 0.29) says
+    assert not same_share(0.29, 100)
+
+
+def test_a_rate_that_rounds_otherwise_is_refused(tmp_path: Path) -> None:
+    network = own([dict(r_kv=0.29)] + [{}] * 3)
+    with pytest.raises(InputError, match=r"a rate of 0\.29 rounds differently"):
+        export(network, torch.randn(1, 3, 256, 256), tmp_path / "m.onnx", sizes=FEW)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("m.bin", {}, "a file to export to ends with .onnx, .xml, .pt2"),
+        ("m.onnx", dict(format="openvino"), "a file of format openvino ends with .xml"),
+        ("m.onnx", dict(precision="fp16"), "precision='fp16' is for OpenVINO"),
+        ("m.onnx", dict(precision="int4"), "precision='int4' is unknown"),
+    ],
+)
+def test_wrong_settings(name: str, options: Any, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=sentence):
+        export(nn.Identity(), torch.randn(1, 3, 256, 256), tmp_path / name, **options)
+
+
+def test_wrong_sizes_and_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="begins at 256 pixels or more"):
+        Sizes(smallest=128)
+    with pytest.raises(InputError, match="There is no exported file"):
+        load_exported(tmp_path / "m.onnx")
+    (tmp_path / "m.onnx").write_text("<html>")
+    with pytest.raises(InputError, match=r"m\.onnx cannot be loaded"):
+        load_exported(tmp_path / "m.onnx")
+    (tmp_path / "m.pth").write_text("")
+    with pytest.raises(InputError, match=r"ends with \.onnx, \.xml or \.pt2"):
+        load_exported(tmp_path / "m.pth")
+    (tmp_path / "n.onnx").write_text("")
+    with pytest.raises(InputError, match="compute='bf16' is for OpenVINO"):
+        load_exported(tmp_path / "n.onnx", compute="bf16")
+
+
+def test_half_weights_and_bf16_of_openvino(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    network = segmentor(merging="n2d")  # no match that rounding could change
+    x = torch.randn(1, 3, 256, 320)
+    halves = export(network, x, tmp_path / "m.xml", sizes=FEW, precision="fp16")
+    assert 1e-6 < halves.worst < 3e-2
+    parameters = sum(p.numel() for p in network.parameters())
+    assert halves.path.with_suffix(".bin").stat().st_size < 3 * parameters
+    found, expected = (load_exported(halves.path, compute=c)(x)[0] for c in ("bf16", "fp32"))
+    assert 0 < float((found - expected).abs().mean() / expected.abs().mean()) < 0.5
+
+
+def test_the_tools_export_and_test_a_file(tmp_path: Path) -> None:
+    from engine_helpers import run_tool
+
+    root = Path(__file__).resolve().parents[2]
+    weights = root / "mmtokmerge" / "assets" / "b0_streets.pth"
+    config = "configs/segformerpp/b0_demo_fast.py"
+    out = tmp_path / "fast.onnx"
+    result = run_tool("export.py", config, str(weights), "--out", str(out), "--range", 256, 1024)
+    assert result.status == 0, result.output
+    assert "labels agree on 100.000%" in result.output
+    told = load_exported(out).metadata
+    assert (told["task"], told["merging"], told["config"]) == (
+        *("segmentation", "fast", "b0_demo_fast"),
+    )
+    assert len(told["classes"]) == told["num_classes"] == 19 and len(told["palette"]) == 19
+    scenes = dict(
+        type="mmtokmerge.EndlessStreets",
+        num_scenes=2,
+        sizes=[[512, 1024]],
+        pipeline=[dict(type="PackSegInputs")],
+    )
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        f"_base_ = [{str(root / config)!r}]\n"
+        f"test_dataloader = dict(num_workers=0, dataset=dict(_delete_=True, **{scenes!r}))\n"
+    )
+    found = []
+    for model in (out, weights):
+        work = tmp_path / model.stem
+        result = run_tool("test.py", str(mine), str(model), "--work-dir", str(work))
+        assert result.status == 0, result.output
+        (log,) = work.glob("*/*.json")
+        found.append(json.loads(log.read_text().splitlines()[-1]))
+    assert found[0]["mIoU"] == pytest.approx(found[1]["mIoU"], abs=0.011)
+    wrong = run_tool("test.py", "configs/segformerpp/b0_coco_none.py", str(out))
+    assert (
+        wrong.error
+        == f"error: {out}: exported files are tested in segmentation alone, not in pose."
+    )

@@ -11,13 +11,14 @@ STAMP := $(VENV)/installed-$(shell pwd | cksum | cut -d' ' -f1)
 # The newest hosts of `mmtokmerge.apply`, in an environment of their own over the first one's torch.
 HOSTS := .venv-hosts
 HOSTS_STAMP := $(HOSTS)/installed-$(shell pwd | cksum | cut -d' ' -f1)
+DOCS := .venv-docs
 PYTEST_ARGS ?= -n 2 --dist worksteal
 
 export OMP_NUM_THREADS ?= 1
 # MMCV without compiled operators: an install in seconds rather than a quarter of an hour.
 export MMCV_WITH_OPS := 0
 
-.PHONY: help install check demo test test-hosts lint format clean
+.PHONY: help install check demo test test-hosts docs lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -62,9 +63,19 @@ $(HOSTS_STAMP): $(STAMP) requirements/hosts.txt
 	  --quiet --no-deps --requirement requirements/hosts.txt
 	touch $@
 
+docs: $(DOCS)/installed  ## the documentation as a site, in site/; broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict
+	@echo "open site/index.html"
+
+$(DOCS)/installed: $(STAMP) requirements/docs.txt
+	$(PYTHON) -m venv --clear --without-pip $(DOCS)
+	$(PY) -m pip --python $(DOCS)/bin/python install --disable-pip-version-check --no-input \
+	  --quiet --requirement requirements/docs.txt
+	touch $@
+
 format: install  ## let ruff lay out the code
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
 clean:  ## remove the virtual environment and what tests left
-	rm -rf $(VENV) $(HOSTS) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(HOSTS) $(DOCS) site .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,4 +1,4 @@
-"""A hook of MkDocs: links out of docs/ name a file of the checkout, which the site does not hold."""
+"""A hook of MkDocs: links out of docs/ name a file of the checkout, which no site holds."""
 
 import re
 

@@ -198,6 +198,51 @@ def test_the_tool_prints_and_writes(tmp_path, capsys, monkeypatch):
     assert len(list(Path("benchmarks/results").glob("head_*_fp32.csv"))) == 1
 
 
+STOCK = """default_scope = "mmseg"
+model = dict(
+    type="EncoderDecoder",
+    data_preprocessor=dict(type="SegDataPreProcessor", size=(64, 96)),
+    backbone=dict(
+        type="MixVisionTransformer",
+        embed_dims=16,
+        num_layers=[1, 1, 1, 1],
+        num_heads=[1, 2, 5, 8],
+        sr_ratios=[8, 4, 2, 1],
+    ),
+    decode_head=dict(
+        type="SegformerHead",
+        in_channels=[16, 32, 80, 128],
+        in_index=[0, 1, 2, 3],
+        channels=16,
+        num_classes=3,
+    ),
+)
+"""
+FASTER = """_base_ = "./mine.py"
+custom_imports = dict(imports=["mmtokmerge"], allow_failed_imports=False)
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type="mmtokmerge.MiTPlusPlus",
+        arch=dict(embed_dims=16, num_layers=(1, 1, 1, 1)),
+        merging="hq",
+    ),
+    decode_head=dict(type="mmtokmerge.SegformerHead"),
+)
+"""
+
+
+def test_any_two_configs_are_compared_with_the_first(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(STOCK)
+    Path("faster.py").write_text(FASTER)
+    words = ["--runs", 1, "--warmup", 1, "--json", "out.json"]
+    assert run_command("mine.py", "faster.py", *words) == 0
+    assert "mine" in capsys.readouterr().out
+    first, second = json.loads(Path("out.json").read_text())["results"]
+    assert first["speedup"] == {"mine": 1} and list(second["speedup"]) == ["mine"]
+
+
 def test_the_machine_names_the_allocators_settings(monkeypatch):
     for key in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD"):
         monkeypatch.delenv(key, raising=False)

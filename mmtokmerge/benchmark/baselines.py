@@ -42,6 +42,15 @@ PLAIN_KEYS = (
 )
 
 
+FIRST = "first"
+"""The first config's own model as the baseline, for models without a stock counterpart."""
+
+
+def has_stock(model: Mapping[str, Any]) -> bool:
+    """Whether a model's backbone has a counterpart in mmseg to be compared with."""
+    return type_name(model["backbone"]) in ("MiTPlusPlus", "VisionTransformer")
+
+
 def stock_model(model: Mapping[str, Any], baseline: str) -> ConfigDict:
     """The baseline's config of a model with MiT++ or a plain ViT, without merging.
 

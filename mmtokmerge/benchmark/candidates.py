@@ -14,7 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from mmtokmerge.benchmark.baselines import stock_model
+from mmtokmerge.benchmark.baselines import FIRST, stock_model
 from mmtokmerge.benchmark.options import DTYPES, Settings
 from mmtokmerge.benchmark.peers.models import peer_models
 from mmtokmerge.engine.launch import check_checkpoint, import_scope
@@ -95,7 +95,8 @@ def build_candidates(
 
     Args:
         configs: Path and content of each config.
-        baselines: Keys of :data:`mmtokmerge.benchmark.baselines.ENCODERS`.
+        baselines: Keys of :data:`mmtokmerge.benchmark.baselines.ENCODERS`, or 'first' for the first
+            config's own model.
         settings: Give the seed, the device and the dtype.
         peers: Keys of :data:`mmtokmerge.benchmark.peers.models.PEERS`.
         checkpoint: Weights of the first config's model.
@@ -108,7 +109,8 @@ def build_candidates(
     own = [_build(name, cfg, cfg.model, settings) for name, (_, cfg) in zip(names, configs)]
     load_weights_safely()
     first = configs[0][1]
-    unmerged = [(name, stock_model(first.model, name)) for name in baselines]
+    unmerged = [(name, stock_model(first.model, name)) for name in baselines if name != FIRST]
+    own[0].is_baseline = FIRST in baselines
     others = peer_models(peers, [(name, cfg.model) for name, (_, cfg) in zip(names, configs)])
     rivals = []
     for name, model in (*unmerged, *others):

@@ -11,6 +11,7 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.progress import Progress
 
+from mmtokmerge.benchmark.baselines import FIRST, has_stock
 from mmtokmerge.benchmark.candidates import Candidate, build_candidates
 from mmtokmerge.benchmark.images import find_images
 from mmtokmerge.benchmark.limit import reference_of
@@ -56,7 +57,10 @@ def benchmark(args: Namespace) -> list[Result]:
         warmup=args.warmup,
         threads=args.threads,
     )
-    baselines = read_baselines(args.baselines, settings.part)
+    words = args.baselines
+    if words is None:
+        words = ["stock", "fused"] if has_stock(configs[0][1].model) else [FIRST]
+    baselines = read_baselines(words, settings.part)
     peers = read_peers(args.peers)
     if args.plot is not None:
         _check_plot(args.plot, baselines)
@@ -137,9 +141,14 @@ def read_baselines(words: Sequence[str], part: str) -> list[str]:
     """
     if list(words) == ["none"]:
         return []
+    if list(words) == [FIRST]:
+        return [FIRST]
     for word in words:
         if word not in BASELINES:
-            raise InputError(f"--baselines {word!r} is unknown, allowed are stock, fused or none.")
+            raise InputError(
+                f"--baselines {word!r} is unknown, allowed are stock and fused, or first or none "
+                "alone."
+            )
     names = [name for word, name in BASELINES.items() if word in words]
     return ["stock"] if part == "head" else names
 

@@ -24,6 +24,8 @@ examples:
   python tools/benchmark.py configs/algm/segmenter_vit-s_ade20k_{none,algm}.py \\
       --part encoder --kept 0.5 0.333 --threads 2
 
+  python tools/benchmark.py my_config.py my_faster_config.py     any two configs of mmseg or mmpose
+
 Two baselines are built from the first config and given its weights: 'stock' is mmseg's
 MixVisionTransformer or VisionTransformer and its heads, 'stock fused' the same with fused
 attention. --peers adds encoders by others with the same weights: Hugging Face's, and mmseg's with
@@ -76,9 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--baselines",
         nargs="+",
-        default=["stock", "fused"],
         metavar="NAME",
-        help="stock, fused or none (default: stock fused; the head has only stock)",
+        help="stock, fused, first (the first config itself) or none (default: stock fused, or\n"
+        "first where its model has no stock counterpart; the head has only stock)",
     )
     add(
         "--peers",

@@ -209,6 +209,12 @@ def _record(model: nn.Module, example: Tensor, sizes: Sizes) -> Any:
     except InputError:
         raise
     except Exception as error:
+        if "DataDependent" in type(error).__name__:
+            raise InputError(
+                "a graph cannot be recorded where what runs depends on what an image shows, as "
+                "merging by a threshold does: take a fixed number or rate, such as ToMe, "
+                "LocalMergingByRate and GlobalMergingByRate"
+            ) from error
         first = str(error).strip().splitlines()[0][:200]
         raise InputError(
             f"{type(model).__name__} cannot be exported ({type(error).__name__}: {first})"

@@ -34,8 +34,8 @@ class WholeNetwork(nn.Module):
             )
         if labels and not self.segments:
             raise InputError("--labels is for segmentation; a pose network returns heatmaps")
-        if getattr(model, "sharing", None) is not None:
-            raise InputError("a segmentor that shares patches before its ViT cannot be exported")
+        if getattr(model.backbone, "sharing", None) is not None:
+            raise InputError("a ViT that shares patches by a policy (CTS) cannot be exported")
         self.backbone = model.backbone
         self.neck = model.neck if getattr(model, "with_neck", False) else nn.Identity()
         self.head = head

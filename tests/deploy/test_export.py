@@ -113,6 +113,45 @@ def test_a_vit_that_merges_by_rate(made: str, tmp_path: Path) -> None:
     assert report.worst < 1e-4
 
 
+def whole(name: str) -> nn.Module:
+    pytest.importorskip("mmtokmerge.models")
+    from mmengine.registry import MODELS, init_default_scope
+
+    from mmtokmerge.engine.config import load_config
+    from mmtokmerge.engine.launch import import_scope
+    from mmtokmerge.models.whole_network import WholeNetwork
+
+    cfg = load_config(name)
+    import_scope(cfg.default_scope)
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model)
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    return WholeNetwork(model).eval()
+
+
+@pytest.mark.parametrize("name", ["b0_mouse_hq", "segmenter_vit-t_camvid_none"])
+def test_whole_networks_for_one_size(name: str, tmp_path: Path) -> None:
+    if "mouse" in name:
+        pytest.importorskip("mmpose")
+    x = torch.randn(1, 3, 64, 96)
+    report = export(whole(name), x, tmp_path / "m.pt2", sizes=Sizes(static=True))
+    assert report.worst < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("segmenter_vit-t_camvid_cts", "shares patches by a policy"),
+        ("segmenter_vit-t_camvid_algm", "depends on what an image shows|by a threshold"),
+    ],
+)
+def test_whole_networks_that_cannot_be_exported(name: str, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=sentence):
+        export(whole(name), torch.randn(1, 3, 64, 96), tmp_path / "m.pt2", sizes=Sizes(static=True))
+
+
 def test_models_of_other_packages(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.SegformerConfig(depths=[1, 1, 1, 1], num_labels=5)

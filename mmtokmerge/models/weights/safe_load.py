@@ -95,6 +95,9 @@ def load_weights_safely() -> None:
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
     _allow_training_state()
     CheckpointLoader.register_scheme("", load_from_local, force=True)
+    from mmtokmerge.models.weights.hosts import fetch_from_hosts  # which loads through this module
+
+    fetch_from_hosts()
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:

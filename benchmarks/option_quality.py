@@ -70,7 +70,12 @@ SETTINGS: dict[str, Any] = {
         {**PKV, **CENTRE, **REUSE}, {**Q, **CENTRE, **REUSE}
     ),
     "keys merged 0.9 in 1-2, proportional, queries alone": stages(PKV, {}),
-    "keys merged 0.8 in 1-2, proportional, fast queries": stages({**PKV, "r_kv": 0.8}, Q),
+    "keys merged 0.8 in 1-2, proportional, queries alone": stages({**PKV, "r_kv": 0.8}, {}),
+    "keys merged 0.6 in 2x2 in 1-2, proportional, queries alone": stages(
+        dict(r_kv=0.6, kv_stride=2, proportional=True), {}
+    ),
+    "keys merged 0.9 in 1-3, proportional, queries alone": [PKV, PKV, PKV, {}],
+    "keys merged 0.9 in 1-4, proportional, queries alone": [PKV] * 4,
     "n2d, bilinear": [dict(POOL, **BILINEAR)] * 4,
     "pooled queries in 1-2, fast, proportional": stages({**PKV, **POOL}, Q),
     "pooled queries in 1-2, fast, proportional, centre": stages(

@@ -15,3 +15,4 @@ model = dict(
     test_cfg=dict(crop_size=(640, 640), stride=(608, 608)),
 )
 train_dataloader = dict(batch_size=16)
+auto_scale_lr = dict(enable=False, base_batch_size=16)

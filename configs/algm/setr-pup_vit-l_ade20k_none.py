@@ -10,5 +10,6 @@ model = dict(
     backbone=dict(init_cfg=dict(type="Pretrained", checkpoint="pretrain/vit_large_p16_384.pth")),
 )
 train_dataloader = dict(batch_size=16)
+auto_scale_lr = dict(enable=False, base_batch_size=16)
 # mmseg's rate for this head
 optim_wrapper = dict(optimizer=dict(lr=1e-3))

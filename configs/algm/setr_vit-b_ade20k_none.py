@@ -11,3 +11,4 @@ model = dict(
     backbone=dict(init_cfg=dict(type="Pretrained", checkpoint="pretrain/vit_base_p16_384.pth")),
 )
 train_dataloader = dict(batch_size=16)
+auto_scale_lr = dict(enable=False, base_batch_size=16)

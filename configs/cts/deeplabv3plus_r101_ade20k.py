@@ -13,3 +13,4 @@ model = dict(
     backbone=dict(network.backbone, init_cfg=weights),
 )
 train_dataloader = dict(batch_size=16)
+auto_scale_lr = dict(enable=False, base_batch_size=16)

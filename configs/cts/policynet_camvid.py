@@ -17,6 +17,7 @@ test_pipeline = [
     _base_.test_pipeline[-1],
 ]
 train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline))
+auto_scale_lr = dict(enable=False, base_batch_size=8)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(_delete_=True, type="mmtokmerge.SharingPrecision", num_shared=0.4)

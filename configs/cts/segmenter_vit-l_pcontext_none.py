@@ -2,5 +2,6 @@
 _base_ = "../algm/segmenter_vit-l_pcontext_none.py"
 max_iters = 256 * 4998 // 8
 train_dataloader = dict(batch_size=8)
+auto_scale_lr = dict(enable=False, base_batch_size=8)
 param_scheduler = [dict(_base_.param_scheduler[0], end=max_iters)]
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 10)

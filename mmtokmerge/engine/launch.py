@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import nn
@@ -72,10 +73,43 @@ def prepare_training(cfg: Config, resume: bool, amp: bool) -> None:
         _resume_latest(cfg)
     elif cfg.get("load_from"):
         check_checkpoint(cfg.load_from)
+    say_total_batch(cfg)
     if cfg.get("load_from"):
         strict = {"type": "mmtokmerge.StrictLoadHook", "training": True}
         cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), strict]
     seed_train_samples(cfg)
+
+
+def say_total_batch(cfg: Config) -> None:
+    """Say the total batch of this launch, and what the config's learning rate is for.
+
+    The papers' batch sizes are totals, MMEngine's ``batch_size`` is one process's.
+    """
+    batch = (cfg.get("train_dataloader") or {}).get("batch_size")
+    scaling = cfg.get("auto_scale_lr") or {}
+    base = scaling.get("base_batch_size")
+    if batch is None or base is None:
+        return
+    processes = get_world_size()
+    total = batch * processes
+    said = f"Total batch: {total}, {processes} x {batch}."
+    if total == base:
+        print_log(said, "current")
+    elif scaling.get("enable"):
+        print_log(f"{said} auto_scale_lr scales the learning rate, which is for {base}.", "current")
+    else:
+        each = base // processes
+        fit = (
+            f"train_dataloader.batch_size={each} makes it {base}, "
+            if each * processes == base
+            else ""
+        )
+        print_log(
+            f"{said} The config's learning rate is for {base} and stays as it is: {fit}"
+            "auto_scale_lr.enable=True scales it.",
+            "current",
+            logging.WARNING,
+        )
 
 
 def build_runner(cfg: Config, splits: Sequence[str] = ("train", "val", "test")) -> Runner:

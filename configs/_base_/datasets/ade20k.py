@@ -7,7 +7,7 @@ crop_size = (640, 640)
 train_pipeline = [
     dict(type="mmtokmerge.LoadImage"),
     dict(type="mmtokmerge.LoadSegAnnotations"),
-    dict(type="RandomResize", scale=(2560, 640), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type="RandomResize", scale=(2048, 640), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PhotoMetricDistortion"),
@@ -17,7 +17,7 @@ test_pipeline = [
     # found by this name by mmseg's inferencers; the data set puts mmtokmerge.LoadImage in its place
     dict(type="LoadImageFromFile"),
     # before the label is loaded: predictions are compared at the label's own size
-    dict(type="Resize", scale=(2560, 640), keep_ratio=True),
+    dict(type="Resize", scale=(2048, 640), keep_ratio=True),
     dict(type="mmtokmerge.LoadSegAnnotations"),
     dict(type="PackSegInputs"),
 ]
@@ -34,6 +34,7 @@ train_dataloader = dict(
         pipeline=train_pipeline,
     ),
 )
+auto_scale_lr = dict(enable=False, base_batch_size=8)
 val_dataloader = dict(
     batch_size=1,
     num_workers=4,

@@ -11,3 +11,4 @@ train_pipeline = [
     dict(type="PackSegInputs"),
 ]
 train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline))
+auto_scale_lr = dict(enable=False, base_batch_size=8)

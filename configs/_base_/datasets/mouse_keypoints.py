@@ -36,6 +36,7 @@ train_dataloader = dict(
         pipeline=train_pipeline,
     ),
 )
+auto_scale_lr = dict(enable=False, base_batch_size=8)
 val_dataloader = dict(
     batch_size=8,
     num_workers=2,

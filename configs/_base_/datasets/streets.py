@@ -17,3 +17,4 @@ train_dataloader = dict(
         pipeline=train_pipeline,
     ),
 )
+auto_scale_lr = dict(enable=False, base_batch_size=1)

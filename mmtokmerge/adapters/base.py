@@ -32,7 +32,7 @@ class Replacement(nn.Module):
     def give_back(self) -> nn.Module:
         """The host's module, with whatever was set on this one since."""
         (host,) = self._host
-        added = {"_host", "forward", *self.own}
+        added = {"_host", *ITS_OWN, *self.own}
         host.__dict__.update({k: v for k, v in self.__dict__.items() if k not in added})
         return host
 
@@ -43,7 +43,22 @@ class Replacement(nn.Module):
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The mixed class is made when it is needed, so pickle cannot find it by its name.
         kind, host_class = type(self).__bases__
-        return _empty, (kind, host_class), self.__dict__
+        state = {k: v for k, v in self.__dict__.items() if k not in ITS_OWN}
+        return _empty, (kind, host_class), state
+
+
+ITS_OWN = ("forward", "_compiled_call_impl")
+"""Attributes that are bound to one instance, and go with it."""
+
+
+def is_recorder(forward: Any) -> bool:
+    """Whether transformers 4 put a function in a forward's place to record outputs.
+
+    It leaves it there where a forward ends in an error.
+    """
+    code: Any = getattr(forward, "__code__", None)
+    name, file = getattr(code, "co_name", ""), getattr(code, "co_filename", "")
+    return name == "wrapped_forward" and "transformers" in str(file)
 
 
 def replacement_of(host: nn.Module, kind: type[Replacement], **attributes: Any) -> Any:
@@ -57,10 +72,14 @@ def replacement_of(host: nn.Module, kind: type[Replacement], **attributes: Any) 
     Raises:
         InputError: Somebody gave the host's instance another ``forward``, which would be lost.
     """
-    if is_patched(host):
+    if isinstance(host, Replacement):
+        raise InputError("it stands twice in the model")
+    if is_patched(host) and not is_recorder(host.__dict__["forward"]):
         raise InputError("somebody replaced its forward")
+    if host.__dict__.get("_compiled_call_impl") is not None:
+        raise InputError("it is compiled by itself: apply merging first, then compile")
     module = _empty(kind, type(host))
-    module.__dict__.update({k: v for k, v in host.__dict__.items() if k != "forward"})
+    module.__dict__.update({k: v for k, v in host.__dict__.items() if k not in ITS_OWN})
     module.__dict__.update(attributes, _host=(host,))
     return module
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmtokmerge.adapters import (
+    mit,
     mit_mmseg,
     mit_smp,
     mit_transformers,
@@ -23,6 +25,7 @@ from mmtokmerge.adapters.segformer_heads import change_heads
 from mmtokmerge.adapters.vit import Encoder
 from mmtokmerge.adapters.vit_methods import Options, ViTPlan, put_in
 from mmtokmerge.errors import InputError, InputTypeError
+from mmtokmerge.kernels.modes import in_eval_mode
 from mmtokmerge.merging.similarity_statistics import CosineStatistics
 from mmtokmerge.merging.trace import trace
 
@@ -75,26 +78,29 @@ def apply(
         TypeError: No adapter knows the model.
         ValueError: A setting is wrong.
     """
-    remove(model)
+    if not isinstance(model, nn.Module):
+        raise InputTypeError(f"mmtokmerge.apply takes a torch.nn.Module, got {model!r}"[:200])
     options = Options(threshold, keep, window, count, rate, layers, proportional)
-    for path, module in model.named_modules():
-        adapter = mit_of(module)
-        if adapter is not None:
-            for name, value in options.given().items():
-                if name != "proportional":
-                    raise InputError(f"{name}={value!r} is for plain ViTs, and this is a SegFormer")
-            try:
-                report: Report = adapter.apply_to(module, path, merging, proportional)
-            except BaseException:
-                remove(model)
-                raise
-            change_heads(model, report)
-            return report
+    path, found = _encoders(model)[0]
+    is_vit = isinstance(found, Encoder)
+    if is_vit:
+        vit_methods.check(found, merging, options)
+    else:
+        mit.check(merging, proportional, options.given())
+    remove(model)
     try:
-        return vit_methods.apply_to(_vit_of(model), model, merging, options)
+        if is_vit:
+            _, found = _encoders(model)[0]  # with the host's own layers
+            report = vit_methods.apply_to(found, merging, options)
+        else:
+            report = mit_of(found).apply_to(found, path, merging, proportional)
+            change_heads(model, report)
     except BaseException:
         remove(model)
         raise
+    for other, _ in _encoders(model)[1:]:
+        report.left_alone.append((other, "another encoder: apply merging to it by itself"))
+    return report
 
 
 def remove(model: nn.Module) -> nn.Module:
@@ -122,23 +128,29 @@ def calibrate(model: nn.Module, images: Any) -> float:
         ValueError: There is no image.
     """
     remove(model)
-    encoder = _vit_of(model)
+    encoder = next((each for _, each in _encoders(model) if isinstance(each, Encoder)), None)
+    if encoder is None:
+        raise InputTypeError("mmtokmerge.calibrate finds a threshold for plain ViTs, not SegFormer")
+    if not isinstance(images, (Tensor, Mapping, Iterable)):
+        raise InputTypeError(f"images are batches, a tensor or a dict each, got {images!r}"[:200])
     statistics = CosineStatistics()
-    training = model.training
     batches = [images] if isinstance(images, (Tensor, Mapping)) else images
     try:
         report = Report(encoder.name, "none", ViTPlan(encoder, {}))
-        put_in(encoder, {}, False, report, every_layer=True)
-        model.eval()
-        with torch.no_grad(), trace(model, on_layer=lambda seen: statistics.update(seen.tokens)):
-            for batch in batches:
-                model(**batch) if isinstance(batch, Mapping) else model(batch)
+        with in_eval_mode(model), torch.no_grad():
+            put_in(encoder, {}, False, report, every_layer=True)
+            with trace(model, on_layer=lambda seen: statistics.update(seen.tokens)):
+                for batch in batches:
+                    model(**batch) if isinstance(batch, Mapping) else model(batch)
+            remove(model)
     finally:
         remove(model)
-        model.train(training)
     if not statistics.count:
         raise InputError("calibrate saw no pair of tokens: images must hold at least one image")
-    return statistics.mean + statistics.std
+    found = statistics.mean + statistics.std
+    if math.isnan(found):
+        raise InputError("calibrate found no threshold: the tokens hold NaN; are the images sound?")
+    return found
 
 
 def mit_of(module: nn.Module) -> Any:
@@ -149,12 +161,23 @@ def mit_of(module: nn.Module) -> Any:
     return next((each for each in (mit_mmseg, mit_smp) if kind in each.ENCODERS), None)
 
 
-def _vit_of(model: nn.Module) -> Encoder:
+def _encoders(model: nn.Module) -> list[tuple[str, Any]]:
+    """Path of each encoder in a model, and a plain ViT's :class:`Encoder` or SegFormer's module.
+
+    Raises:
+        InputTypeError: There is none that an adapter knows.
+    """
+    found: list[tuple[str, Any]] = []
     for path, module in model.named_modules():
+        if mit_of(module) is not None:
+            found.append((path, module))
+            continue
         encoder = vit_timm.find(path, module) or vit_transformers.find(path, module, model)
         if encoder is not None:
-            return encoder
-    raise InputTypeError(
-        f"mmtokmerge.apply knows no encoder in a {type(model).__name__}; known are: "
-        + "; ".join(KNOWN)
-    )
+            found.append((encoder.path, encoder))
+    if not found:
+        raise InputTypeError(
+            f"mmtokmerge.apply knows no encoder in a {type(model).__name__}; known are: "
+            + "; ".join(KNOWN)
+        )
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,20 @@ class HostAttention(Replacement, MergingAttention):
         raise NotImplementedError
 
 
+def check(merging: Any, proportional: bool | None, given: Mapping[str, Any]) -> None:
+    """Refuse a setting that is wrong, before anything is changed.
+
+    Raises:
+        InputError: It is, or an option is given that a SegFormer does not have.
+    """
+    for name, value in given.items():
+        if name != "proportional":
+            raise InputError(f"{name}={value!r} is for plain ViTs, and this is a SegFormer")
+    settings = read_merging(merging, proportional)
+    if any(setting.reuse > 1 for setting in settings):
+        raise InputError("merging: reuse is for mmtokmerge.MiTPlusPlus, not for a host's encoder")
+
+
 def apply_to_stages(
     host: str,
     kind: Kind,
@@ -104,8 +118,6 @@ def apply_to_stages(
         InputError: The layers are of a version that is not known, or a setting is wrong.
     """
     settings = read_merging(merging, proportional)
-    if any(setting.reuse > 1 for setting in settings):
-        raise InputError("merging: reuse is for mmtokmerge.MiTPlusPlus, not for a host's encoder")
     if len(stages) != 4:
         raise InputError(f"{host}: merging is for encoders of four stages, got {len(stages)}")
     unknown = _unknown(kind, next(iter(stages[0].layers)))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from mmtokmerge.adapters.base import Replacement
 from mmtokmerge.adapters.passage import Passage
+from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.attention import attend
 from mmtokmerge.layers.token_reduction import TokenReduction
 
@@ -30,14 +31,10 @@ class AttentionInputs:
 
 
 class ReducingAttention(Replacement):
-    """In the place of a ViT's self-attention; a subclass says where its parameters are."""
+    """In the place of a ViT's self-attention; a subclass says where its parameters are.
 
-    own = ("_inputs",)
-
-    def take_inputs(self) -> AttentionInputs | None:
-        """What :class:`ReducingLayer` left for this call; None where it did not call."""
-        inputs: AttentionInputs | None = self.__dict__.pop("_inputs", None)
-        return inputs
+    :class:`ReducingLayer` hands it the keyword argument ``inputs``, an :class:`AttentionInputs`.
+    """
 
     def attend_heads(
         self,
@@ -62,7 +59,7 @@ class ReducingLayer(Replacement):
     A subclass has the host's ``forward``, which calls :meth:`reduce` with the two halves.
     """
 
-    own = ("passage", "number", "last")
+    own: ClassVar[tuple[str, ...]] = ("passage", "number", "last")
 
     passage: Passage
     number: int
@@ -71,7 +68,6 @@ class ReducingLayer(Replacement):
     def reduce(
         self,
         x: Tensor,
-        attention: nn.Module,
         attend_half: Callable[[Tensor, TokenReduction, AttentionInputs], Tensor],
         feed_half: Callable[[Tensor], Tensor],
     ) -> Tensor:
@@ -79,7 +75,6 @@ class ReducingLayer(Replacement):
 
         Args:
             x: Tokens ``(B, P + N, C)`` at full length.
-            attention: The :class:`ReducingAttention` that the first half calls.
             attend_half: Tokens, the flow and the attention's inputs to ``T'``.
             feed_half: ``T'`` to the layer's result.
 
@@ -90,8 +85,12 @@ class ReducingLayer(Replacement):
         tokens, flow = self.passage.enter(self, self.number, x, reducers)
         step = flow.at(self.number)
         inputs = AttentionInputs(flow.key_bias(tokens))
-        attention.__dict__["_inputs"] = inputs
         tokens = attend_half(tokens, flow, inputs)
+        if not inputs.qkv:
+            raise InputError(
+                f"the attention of layer {self.number} was replaced or wrapped since merging was "
+                "applied: mmtokmerge.apply again"
+            )
         if step is not None:
             tokens = step.between(tokens, inputs.qkv)
         tokens = feed_half(tokens)
@@ -146,8 +145,11 @@ class Encoder:
         attention_of: From a layer to the module that holds its self-attention, and that one's name.
         attentions: The host's classes of self-attention, and what stands for each.
         kinds: The host's classes of layers, and what stands for each.
+        grid_of: The grid of patches of an image ``(H, W)``.
+        attributes: What a layer's replacement is told, which its ``own`` names.
         num_reducible: Layers, from the first, that may reduce; all where None.
         why_not: Why the others may not.
+        fast_alone: Whether the attention has a faster kernel where nothing merges.
     """
 
     name: str
@@ -158,5 +160,8 @@ class Encoder:
     attention_of: Callable[[Any], tuple[Any, str]]
     attentions: Mapping[str, type[ReducingAttention]]
     kinds: Mapping[str, type[ReducingLayer]]
+    grid_of: Callable[[int, int], tuple[int, int]]
+    attributes: Callable[[Any], dict[str, Any]] = lambda layer: {}
     num_reducible: int | None = None
     why_not: str = ""
+    fast_alone: bool = True

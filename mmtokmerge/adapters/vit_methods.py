@@ -12,7 +12,7 @@ from mmtokmerge.adapters.base import kind_of, replace_child
 from mmtokmerge.adapters.passage import Passage
 from mmtokmerge.adapters.report import EncoderPlan, LayerChange, Report, Size, TokenCount
 from mmtokmerge.adapters.vit import REDUCERS, Encoder
-from mmtokmerge.checks import one_of, whole_number
+from mmtokmerge.checks import boolean, one_of, whole_number
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.layers.reducers import (
     ConditionalLocalPooling,
@@ -55,17 +55,31 @@ class Options:
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
-def apply_to(encoder: Encoder, model: nn.Module, merging: Any, options: Options) -> Report:
-    """Put merging into one encoder.
+def check(encoder: Encoder, merging: Any, options: Options) -> dict[int, list[Reducer]]:
+    """The reducers of each layer that a setting means, before anything is changed.
 
     Raises:
-        InputError: The layers are of a version that is not known, or a setting is wrong.
+        InputError: A setting is wrong, missing, or would do nothing.
     """
     if not isinstance(merging, str):
         raise InputTypeError(f"merging of a plain ViT is one of {METHODS}, got {merging!r}")
     one_of("merging", merging, METHODS)
-    depth = len(encoder.layers)
-    reducers = read_reducers(merging, options, depth, encoder)
+    if options.proportional is not None:
+        boolean("proportional", options.proportional)
+    if merging == "none" and not encoder.fast_alone:
+        raise InputError(
+            f"merging='none' changes nothing of {encoder.name}: its attention has no faster kernel"
+        )
+    return read_reducers(merging, options, len(encoder.layers), encoder)
+
+
+def apply_to(encoder: Encoder, merging: str, options: Options) -> Report:
+    """Put merging into one encoder, whose setting :func:`check` has seen.
+
+    Raises:
+        InputError: The layers are of a version that is not known.
+    """
+    reducers = check(encoder, merging, options)
     proportional = options.proportional
     if proportional is None:
         proportional = merging == "tome"
@@ -93,9 +107,11 @@ def put_in(
         report: Where to say what was changed.
         every_layer: Replace all layers, for who wants to see their tokens.
     """
-    passage = Passage(encoder.num_prefix, proportional)
     reducible = len(encoder.layers) if encoder.num_reducible is None else encoder.num_reducible
     first = 1 if every_layer else min(reducers, default=reducible + 1)
+    passage = Passage(encoder.num_prefix, proportional, first)
+    if len({id(layer) for layer in encoder.layers}) < len(encoder.layers):
+        raise InputError(f"{encoder.path} holds a layer twice, which merging cannot tell apart")
     unknown = [_unknown(encoder, layer) for layer in encoder.layers]
     if reducers or every_layer:  # all or none: a layer cannot hand tokens on to one left alone
         for number, why in enumerate(unknown[first - 1 : reducible], first):
@@ -113,6 +129,7 @@ def put_in(
             if first <= number <= reducible:
                 kind = encoder.kinds[kind_of(layer)]
                 own = dict(passage=passage, number=number, last=number == reducible)
+                own.update(encoder.attributes(layer))
                 changed = replace_child(encoder.layers, str(number - 1), kind, **own)
                 if number in reducers:
                     changed._modules[REDUCERS] = nn.ModuleList(reducers[number])
@@ -158,7 +175,7 @@ def _algm(options: Options, depth: int) -> dict[int, list[Reducer]]:
     if layers is None:
         layers = (1, global_layer(depth))
     if not isinstance(layers, Sequence) or len(layers) != 2:
-        raise InputError(f"layers of ALGM are two, the local and the global, got {layers!r}")
+        raise InputTypeError(f"layers of ALGM are two, the local and the global, got {layers!r}")
     local, other = (whole_number("layers", number, 1) for number in layers)
     window: Any = 2 if options.window is None else options.window
     if (options.threshold is None) == (options.keep is None):
@@ -178,6 +195,8 @@ def _algm(options: Options, depth: int) -> dict[int, list[Reducer]]:
             raise InputError(
                 f"keep must be two shares, after local and after global merging, got {keep!r}"
             )
+        if all(share == 1 for share in keep):
+            raise InputError(f"keep={tuple(keep)!r} merges nothing: take merging='none'")
         if keep[1] > keep[0]:
             raise InputError(f"keep={tuple(keep)!r}: the second share must not exceed the first")
         first = LocalMergingByRate(keep[0], window, layer=local)
@@ -190,6 +209,8 @@ def _algm(options: Options, depth: int) -> dict[int, list[Reducer]]:
 def _tome(options: Options, depth: int, encoder: Encoder) -> dict[int, list[Reducer]]:
     reducible = depth if encoder.num_reducible is None else encoder.num_reducible
     layers = range(1, reducible + 1) if options.layers is None else options.layers
+    if not isinstance(layers, Sequence) or not layers:
+        raise InputTypeError(f"layers of ToMe are a list of at least one layer, got {layers!r}")
     if (options.count is None) == (options.rate is None):
         raise InputError(
             "merging='tome' takes count=, tokens that merge in each layer, or rate=, the share of "
@@ -215,6 +236,12 @@ def _unknown(encoder: Encoder, layer: Any) -> str:
     return "" if found in encoder.attentions else f"its attention is {found}, which is not known"
 
 
+def _first_norm(encoder: Encoder) -> str:
+    """The name of a parameter ``(C,)`` of a layer: the weight of its first norm."""
+    named: list[tuple[str, Any]] = list(encoder.layers[0].named_parameters())
+    return next(name for name, value in named if value.dim() == 1 and "norm" in name)
+
+
 class ViTPlan(EncoderPlan):
     """Tokens and operations of a plain ViT.
 
@@ -227,23 +254,12 @@ class ViTPlan(EncoderPlan):
         self.reducers = reducers
         self.depth = len(encoder.layers)
         self.num_prefix = encoder.num_prefix
-        conv = encoder.patches
-        self.channels = int(conv.out_channels)
-        self.patch = [
-            (int(k), int(s), 0 if isinstance(p, str) else int(p))
-            for k, s, p in zip(conv.kernel_size, conv.stride, conv.padding)
-        ]
+        self.channels = int(encoder.layers[0].get_parameter(_first_norm(encoder)).shape[0])
+        self.grid_of = encoder.grid_of
 
     def heads(self) -> Sequence[str]:
         """See :class:`EncoderPlan`."""
         return ("tokens",)
-
-    def grid(self, size: Size) -> tuple[int, int]:
-        """The patches of an image."""
-        h, w = (
-            (side + 2 * p - k) // s + 1 for side, (k, s, p) in zip(size, self.patch, strict=True)
-        )
-        return h, w
 
     def rows(self, size: Size) -> list[tuple[Any, ...]]:
         """See :class:`EncoderPlan`."""
@@ -273,7 +289,7 @@ class ViTPlan(EncoderPlan):
 
     def _counts(self, size: Size) -> list[tuple[int | None, int | None]]:
         """Tokens of each layer before and after it reduced; None where the image decides."""
-        grid = self.grid(size)
+        grid = self.grid_of(*size)
         left: int | None = grid[0] * grid[1]
         counts = []
         for number in range(1, self.depth + 1):

@@ -30,7 +30,7 @@ class TimmAttention(ReducingAttention):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """As the host's: ``(B, N, C)``."""
-        inputs = self.take_inputs()
+        inputs: AttentionInputs | None = kwargs.pop("inputs", None)
         rope = kwargs.get("rope")
         others = [*args, *(value for name, value in kwargs.items() if name != "rope")]
         if any(value is not None and value is not False for value in others):
@@ -100,14 +100,14 @@ class TimmBlock(ReducingLayer):
         refuse_others(args, kwargs)
 
         def attend_half(tokens: Tensor, flow: TokenReduction, inputs: AttentionInputs) -> Tensor:
-            change = self.drop_path1(self.ls1(self.attn(self.norm1(tokens))))
+            change = self.drop_path1(self.ls1(self.attn(self.norm1(tokens), inputs=inputs)))
             return tokens + change  # type: ignore[no-any-return]
 
         def feed_half(tokens: Tensor) -> Tensor:
             change = self.drop_path2(self.ls2(self.mlp(self.norm2(tokens))))
             return tokens + change  # type: ignore[no-any-return]
 
-        return self.reduce(x, self.attn, attend_half, feed_half)
+        return self.reduce(x, attend_half, feed_half)
 
 
 class TimmEvaBlock(ReducingLayer):
@@ -120,7 +120,7 @@ class TimmEvaBlock(ReducingLayer):
 
         def attend_half(tokens: Tensor, flow: TokenReduction, inputs: AttentionInputs) -> Tensor:
             turned = None if rope is None else rotation_of(rope, flow)
-            change = self.attn(self.norm1(tokens), rope=turned)
+            change = self.attn(self.norm1(tokens), rope=turned, inputs=inputs)
             change = change if self.gamma_1 is None else self.gamma_1 * change
             return tokens + self.drop_path1(change)  # type: ignore[no-any-return]
 
@@ -129,7 +129,7 @@ class TimmEvaBlock(ReducingLayer):
             change = change if self.gamma_2 is None else self.gamma_2 * change
             return tokens + self.drop_path2(change)  # type: ignore[no-any-return]
 
-        return self.reduce(x, self.attn, attend_half, feed_half)
+        return self.reduce(x, attend_half, feed_half)
 
 
 ATTENTIONS = {
@@ -152,6 +152,7 @@ def find(path: str, module: Any) -> Encoder | None:
         attention_of=lambda layer: (layer, "attn"),
         attentions=ATTENTIONS,
         kinds=LAYERS,
+        grid_of=lambda height, width: tuple(module.patch_embed.dynamic_feat_size((height, width))),
     )
 
 

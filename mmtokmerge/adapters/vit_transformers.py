@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmtokmerge.adapters.base import kind_of
+from mmtokmerge.adapters.base import is_recorder, kind_of
 from mmtokmerge.adapters.mit_transformers import records_attentions, refuse_attentions
 from mmtokmerge.adapters.vit import (
     AttentionInputs,
@@ -33,7 +34,9 @@ class TransformersAttention(ReducingAttention):
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As the host's: the attended tokens ``(B, N, C)``, and None for the weights."""
-        inputs = self.take_inputs()
+        inputs: AttentionInputs | None = kwargs.pop("inputs", None)
+        if inputs is None and args and isinstance(args[0], AttentionInputs):  # as head_mask
+            inputs, args = args[0], args[1:]
         refuse_attentions(
             kwargs.get("output_attentions") or records_attentions() or is_being_recorded(self)
         )
@@ -79,24 +82,40 @@ DROPOUTS = ("attention_dropout", "dropout_prob", "dropout")
 
 
 class TransformersLayer(ReducingLayer):
-    """In the place of a layer of transformers whose MLP adds nothing by itself."""
+    """In the place of a layer of transformers.
+
+    ``arguments`` are the names of the host's arguments behind the tokens, in their order, and
+    ``as_head_mask`` says that the attention hands on nothing but a ``head_mask`` to what it holds.
+    """
+
+    own = (*ReducingLayer.own, "arguments", "as_head_mask")
+
+    arguments: tuple[str, ...]
+    as_head_mask: bool
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As the host's: ``(B, N, C)``."""
-        refuse_masks(args, kwargs)
+        kwargs.update(zip(self.arguments, args))
+        refuse_masks(kwargs)
         positions = kwargs.get("position_embeddings")
 
         def attend_half(tokens: Tensor, flow: TokenReduction, inputs: AttentionInputs) -> Tensor:
             given = {}
             if positions is not None:
                 given["position_embeddings"] = tuple(rotation_of(each, flow) for each in positions)
-            change = first_of(self.attention(self._norm(0)(tokens), **given))
-            return self._add(tokens, change, 0)
+            return self._add(tokens, self._attend(tokens, inputs, given), 0)
 
         def feed_half(tokens: Tensor) -> Tensor:
             return self._feed(tokens, kwargs)
 
-        return self.reduce(hidden_states, self._leaf(), attend_half, feed_half)
+        return self.reduce(hidden_states, attend_half, feed_half)
+
+    def _attend(self, tokens: Tensor, inputs: AttentionInputs, given: Any) -> Tensor:
+        """What attention adds to the tokens."""
+        normed = self._norm(0)(tokens)
+        if self.as_head_mask:
+            return first_of(self.attention(normed, inputs, **given))
+        return first_of(self.attention(normed, inputs=inputs, **given))
 
     def _feed(self, tokens: Tensor, kwargs: Any) -> Tensor:
         """The second half: MLP on a norm, and residual."""
@@ -136,11 +155,12 @@ class BeitLayer(TransformersLayer):
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As the host's: a tuple of ``(B, N, C)`` in version 4, which its encoder takes apart."""
+        kwargs.update(zip(self.arguments, args))
         refuse_attentions(kwargs.get("output_attentions"))
         shared = kwargs.get("relative_position_bias")  # version 4
         if hasattr(self, "relative_position_bias"):  # version 5
             shared = kwargs.pop("attention_mask", None)
-        refuse_masks(args, {k: v for k, v in kwargs.items() if k != "relative_position_bias"})
+        refuse_masks(kwargs)
 
         def attend_half(tokens: Tensor, flow: TokenReduction, inputs: AttentionInputs) -> Tensor:
             bias = self._bias(hidden_states.shape[1], shared, kwargs)
@@ -150,13 +170,12 @@ class BeitLayer(TransformersLayer):
                     bias = mean_over_members(bias, behind_prefix(flow.assignment, flow.num_prefix))
                 bias = bias.to(tokens.dtype)
                 inputs.bias = bias if inputs.bias is None else bias + inputs.bias
-            change = first_of(self.attention(self._norm(0)(tokens)))
-            return self._add(tokens, change, 0)
+            return self._add(tokens, self._attend(tokens, inputs, {}), 0)
 
         def feed_half(tokens: Tensor) -> Tensor:
             return self._feed(tokens, kwargs)
 
-        out = self.reduce(hidden_states, self._leaf(), attend_half, feed_half)
+        out = self.reduce(hidden_states, attend_half, feed_half)
         return (out,) if hasattr(self, "intermediate") else out
 
     def _bias(self, length: int, shared: Any, kwargs: Any) -> Tensor | None:
@@ -208,23 +227,43 @@ def behind_prefix(assignment: TokenAssignment, first: int) -> TokenAssignment:
     return TokenAssignment(groups, sizes, padded=assignment.padded)
 
 
-def refuse_masks(args: Any, kwargs: Any) -> None:
+def refuse_masks(kwargs: Any) -> None:
     """Raise InputError where a layer gets a mask, which merged tokens have none for."""
-    names = ("attention_mask", "head_mask")
-    given = [name for name in names if kwargs.get(name) is not None]
-    if given or any(isinstance(value, Tensor) for value in args):
-        raise InputError(
-            f"{given[0] if given else 'a mask'} cannot be given while merging is applied; "
-            "mmtokmerge.remove(model) first"
-        )
+    for name in ("attention_mask", "head_mask"):
+        if kwargs.get(name) is not None:
+            raise InputError(
+                f"{name} cannot be given while merging is applied; mmtokmerge.remove(model) first"
+            )
 
 
 def is_being_recorded(module: nn.Module) -> bool:
-    """Whether transformers 4, which wraps forwards for it, collects attention weights now."""
-    code = getattr(module.__dict__.get("forward"), "__code__", None)
-    if code is None or code.co_name != "wrapped_forward":
+    """Whether transformers 4, which wraps forwards for it, collects attention weights now.
+
+    A wrapper that an earlier error left behind collects into what no running call holds.
+    """
+    forward: Any = module.__dict__.get("forward")
+    if not is_recorder(forward):
         return False
-    return "transformers" in str(code.co_filename)
+    collected = inspect.getclosurevars(forward).nonlocals.get("collected_outputs")
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "wrapper" and frame.f_locals.get(COLLECTED) is collected:
+            return True
+        frame = frame.f_back
+    return False
+
+
+COLLECTED = "collected_outputs"
+
+
+def told(layer: Any) -> dict[str, Any]:
+    """What a layer's replacement is told of the host; see :class:`TransformersLayer`."""
+    taken = inspect.signature(type(layer).forward).parameters.values()
+    names = tuple(each.name for each in taken if each.kind is each.POSITIONAL_OR_KEYWORD)
+    attention = layer.attention
+    nested = hasattr(attention, "attention")
+    head_mask = "head_mask" in inspect.signature(type(attention).forward).parameters
+    return dict(arguments=names[2:], as_head_mask=nested and head_mask)
 
 
 def _registers(model: Any) -> int:
@@ -289,9 +328,18 @@ def find(path: str, module: Any, root: nn.Module) -> Encoder | None:
         attention_of=attention_of,
         attentions=ATTENTIONS,
         kinds=LAYERS,
+        grid_of=lambda height, width: _grid(model.config.patch_size, height, width),
+        attributes=told,
+        fast_alone=not kind.endswith("BeitLayer"),  # its bias is the host's to make
         num_reducible=None if blocks is None else len(module) - int(blocks),
         why_not="" if blocks is None else "the layers after it take queries too",
     )
+
+
+def _grid(patch: Any, height: int, width: int) -> tuple[int, int]:
+    """Patches of an image, of a config's ``patch_size``, an int or two."""
+    down, along = (patch, patch) if isinstance(patch, int) else patch
+    return height // int(down), width // int(along)
 
 
 def _with_embeddings(path: str, root: nn.Module) -> Any:

@@ -45,7 +45,10 @@ def test_every_class_of_a_family_is_known(family: str) -> None:
         if each.__name__ == "SegformerDecodeHead":
             continue  # an encoder is not in it
         model = each(config).eval()
-        report = mmtokmerge.apply(model, "none")
+        if family == "Beit":  # whose attention has no faster kernel, so 'none' is refused
+            report = mmtokmerge.apply(model, "algm", threshold=0.9)
+        else:
+            report = mmtokmerge.apply(model, "none")
         assert report.layers and not report.left_alone, each
         mmtokmerge.remove(model)
 

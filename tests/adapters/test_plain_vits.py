@@ -40,9 +40,13 @@ def test_none_and_what_merges_nothing_equal_the_host(host: str) -> None:
     model = VITS[host]()
     x = images(model)
     expected = outputs(model, x)
-    report = mmtokmerge.apply(model, "none")
-    assert len(report.layers) == 4 and report.left_alone == []
-    assert worst(outputs(model, x), expected) < 1e-5
+    if "beit" in host:
+        with pytest.raises(InputError, match="merging='none' changes nothing of Beit"):
+            mmtokmerge.apply(model, "none")
+    else:
+        report = mmtokmerge.apply(model, "none")
+        assert len(report.layers) == 4 and report.left_alone == []
+        assert worst(outputs(model, x), expected) < 1e-5
     mmtokmerge.apply(model, "algm", threshold=1.0, proportional=True)
     assert worst(outputs(model, x), expected) < 1e-5
 
@@ -287,6 +291,10 @@ def test_calibration_is_the_papers_formula() -> None:
         ("tome", {}, "takes count="),
         ("tome", dict(rate=0.7), "rate must be from 0 to 0.5"),
         ("none", dict(count=3), "count=3 does nothing with merging='none'"),
+        ("algm", dict(keep=(1.0, 1.0)), "merges nothing: take merging='none'"),
+        ("algm", dict(threshold=0.5, layers=3), "layers of ALGM are two"),
+        ("algm", dict(threshold=0.5, proportional="no"), "proportional must be True or False"),
+        ("tome", dict(count=3, layers=[]), "a list of at least one layer"),
     ],
 )
 def test_wrong_settings_are_a_sentence_and_change_nothing(

@@ -32,7 +32,13 @@ HEADS = (
     *("package", "version", "model", "height", "width", "setting"),
     *("speedup", "over_sdpa", "rounds", "threads", "torch"),
 )
-PRESETS = ("none", "hq", "fast", "plus")
+KEYS = [dict(r_kv=0.6, kv_stride=2, proportional=True)] * 2 + [{}] * 2
+PRESETS: dict[str, dict[str, Any]] = {
+    **{name: dict(merging=name) for name in ("none", "hq", "fast", "plus")},
+    "hq, proportional": dict(merging="hq", proportional=True),
+    "fast, proportional": dict(merging="fast", proportional=True),
+    "keys 0.6, proportional": dict(merging=KEYS),
+}
 KEEP: dict[str, Any] = dict(merging="algm", keep=(1 / 2, 1 / 3))
 SEGFORMERS = {
     "b0": dict(depths=[2, 2, 2, 2], hidden_sizes=[32, 64, 160, 256], decoder_hidden_size=256),
@@ -87,13 +93,12 @@ Case = tuple[str, str, int, int, Callable[[], nn.Module], dict[str, dict[str, An
 
 def cases() -> list[Case]:
     """Package, model, height, width, how to build it, and what is applied."""
-    presets = {name: dict(merging=name) for name in PRESETS}
     plain = {"none": dict(merging="none"), "algm, a half then a third": KEEP}
     found: list[Case] = []
     for arch in SEGFORMERS:
         for side in (512, 1024):
             build = lambda arch=arch: segformer(arch)  # noqa: E731
-            found.append(("transformers", f"SegFormer-{arch.upper()}", side, side, build, presets))
+            found.append(("transformers", f"SegFormer-{arch.upper()}", side, side, build, PRESETS))
     for side in (518, 1036):
         build = lambda side=side: dinov2(side, side)  # noqa: E731
         found.append(("timm", "DINOv2 ViT-S", side, side, build, plain))

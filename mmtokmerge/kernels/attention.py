@@ -35,8 +35,9 @@ def attend(
         v: Values ``(B, heads, M, d)``.
         bias: Added to the logits, broadcast to ``(B, heads, N, M)``; -inf hides a key.
         dropout: Probability of dropping an attention weight.
-        fused: Never hold all scores: torch's fused kernels, or at inference in fp32 on a CPU, many
-            queries at a time, oneDNN's products, which are faster; False spells the formula out.
+        fused: Never hold all scores: torch's fused kernels, or at inference in fp32 on an AMD
+            processor, many queries at a time, oneDNN's products, which are faster there; False
+            spells the formula out.
 
     Returns:
         ``(B, heads, N, d)``.

@@ -6,15 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmtokmerge.kernels.processor import products_are_slow
 from mmtokmerge.kernels.recording import is_recorded
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As :func:`torch.nn.functional.linear`, ``(..., C)`` to ``(..., D)``.
 
-    On a CPU in fp32 it runs as a 1x1 convolution on channels-last memory, which is the same product
-    in oneDNN: that asks the processor what it can do, while the library behind torch's own product
-    (MKL) takes slower instructions on processors of other makers.
+    On an AMD processor in fp32 it runs as a 1x1 convolution on channels-last memory, which is the
+    same product in oneDNN: that asks the processor what it can do, while the library behind torch's
+    own product (MKL) takes slower instructions on processors of other makers than Intel.
 
     Args:
         x: ``(..., C)``.
@@ -38,8 +39,9 @@ def products(x: Tensor, y: Tensor) -> Tensor:
 
 
 def by_convolution(x: Tensor) -> bool:
-    """Whether products of ``x`` with a matrix run in oneDNN: fp32 on a CPU, as torch runs it."""
+    """Whether products of ``x`` with a matrix run in oneDNN: fp32 on an AMD processor."""
     if is_recorded() or x.device.type != "cpu" or x.dtype != torch.float32:
         return False
     onednn = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+    onednn = onednn and products_are_slow()
     return onednn and x.numel() > 0 and not torch.is_autocast_enabled("cpu")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,9 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mmtokmerge.kernels import linear as module
 from mmtokmerge.kernels.linear import by_convolution, linear, products
 
 SIZE = st.integers(1, 40)
+
+
+@pytest.fixture(autouse=True, scope="module", params=[True, False], ids=["onednn", "torch"])
+def products_are_slow(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """As on AMD's processors, where products go to oneDNN, and as on others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "products_are_slow", lambda: request.param)
+        yield request.param
 
 
 @given(
@@ -49,7 +60,12 @@ def test_gradients() -> None:
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
-def test_single_precision_on_a_cpu_is_a_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_precision_on_a_cpu_is_a_convolution(
+    monkeypatch: pytest.MonkeyPatch, products_are_slow: bool
+) -> None:
+    if not products_are_slow:
+        assert not by_convolution(torch.randn(2, 9, 16))
+        return
     taken: list[torch.dtype] = []
     convolve = F.conv2d
 

@@ -92,7 +92,7 @@ def test_one_graph_for_all_sizes(sr_ratio: int, stage: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("merging", ["none", "hq", "fast", "n2d"])
+@pytest.mark.parametrize("merging", ["hq", "n2d"])
 def test_one_graph_of_the_encoder_for_all_sizes(merging: str) -> None:
     """From the size on where stage 1 has two cells of keys on a side and stage 4 two of queries."""
     model = build(merging)

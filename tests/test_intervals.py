@@ -59,6 +59,18 @@ def test_the_same_predictions_do_not_differ_and_a_seed_repeats() -> None:
     assert paired_difference("x", ratios, other) == paired_difference("x", ratios, other)
 
 
+def test_a_class_that_few_images_hold() -> None:
+    """One image of ten: a third of the draws hold it not; they say nothing."""
+    above, below = np.zeros((10, 1)), np.zeros((10, 1))
+    above[3], below[3] = 6.0, 10.0
+    first, second = Ratios(above, below, 100), Ratios(above - (above > 0), below, 100)
+    found = paired_difference("x", first, second)
+    assert (found.value, found.low, found.high) == pytest.approx((10, 10, 10))
+    assert not found.holds_zero
+    nothing = Ratios(np.zeros((10, 1)), np.zeros((10, 1)))
+    assert paired_difference("x", nothing, nothing).holds_zero
+
+
 def test_other_images_are_refused() -> None:
     few, more = Ratios(np.ones((2, 1)), np.ones((2, 1))), Ratios(np.ones((3, 1)), np.ones((3, 1)))
     with pytest.raises(InputError, match="the same for both models, got 2 and 3"):

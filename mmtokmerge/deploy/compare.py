@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,15 +40,30 @@ def compare(model: nn.Module, exported: Exported, batches: Sequence[Tensor]) -> 
         exported: Its file.
         batches: Images ``(B, C, H, W)``.
     """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     found = []
     for batch in batches:
-        expected, outputs = leaves(model(batch)), exported(batch)
-        pairs = list(zip(outputs, expected, strict=True))
-        worst = max(float((a.double() - b.double()).abs().max()) / _size(b) for a, b in pairs)
-        if any(a.shape != b.shape for a, b in pairs):
-            worst = float("inf")
+        expected = [out.cpu() for out in leaves(model(batch.to(device)))]
+        pairs = list(zip(exported(batch), expected, strict=True))
+        worst = max(_difference(a, b) for a, b in pairs)
         found.append(Agreement(tuple(batch.shape), worst, _same_labels(*pairs[-1])))
     return found
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
+    """Worst difference of two outputs, relative to the second's largest number.
+
+    Infinite where their shapes differ, or one has a number where the other has none.
+    """
+    if a.shape != b.shape:
+        return math.inf
+    a, b = a.double(), b.double()
+    known = b.isfinite()
+    if not torch.equal(known, a.isfinite()):
+        return math.inf
+    if not bool(known.any()):
+        return 0.0
+    return float((a - b)[known].abs().max()) / _size(b[known])
 
 
 def _size(x: Tensor) -> float:

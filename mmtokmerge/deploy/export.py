@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from mmtokmerge.checks import one_of, whole_number
 from mmtokmerge.deploy.compare import Agreement, compare
-from mmtokmerge.deploy.runtimes import load_exported, need
+from mmtokmerge.deploy.runtimes import leaves, load_exported, need
 from mmtokmerge.errors import InputError
+from mmtokmerge.kernels.modes import in_eval_mode
 from mmtokmerge.merging import StageMerging
 from mmtokmerge.merging.grid import same_share
 
@@ -68,7 +69,34 @@ class Sizes:
             axis: torch.export.Dim(name, min=low, max=high)
             for axis, name in ((2, "height"), (3, "width"))
         }
+        if self.batches == 1:
+            return sides
         return {0: torch.export.Dim("batch", min=1, max=self.batches), **sides}
+
+    def generic(self, channels: int, dtype: torch.dtype) -> Tensor:
+        """A batch of which no side is a number that the network has elsewhere, nor 1."""
+        height = min(self.smallest + 33, self.largest)
+        width = min(self.smallest + 99, self.largest)
+        height -= height == width
+        return torch.zeros(min(2, self.batches), channels, height, width, dtype=dtype)
+
+    def check(self, example: Tensor) -> None:
+        """Refuse an example that the file would not take.
+
+        Raises:
+            InputError: It is none of images, not in fp32, or out of the range.
+        """
+        if example.dim() != 4 or example.dtype != torch.float32:
+            raise InputError(
+                f"the example must be images (B, C, H, W) in fp32, got {tuple(example.shape)} in "
+                f"{example.dtype}"
+            )
+        inside = all(self.smallest <= side <= self.largest for side in example.shape[2:])
+        if not self.static and not (inside and 1 <= len(example) <= self.batches):
+            raise InputError(
+                f"the example {tuple(example.shape)} is not of the sizes to export: batches of 1 "
+                f"to {self.batches}, {self.smallest} to {self.largest} pixels on a side"
+            )
 
     def examples(self, example: Tensor) -> list[Tensor]:
         """Images to check a file with: the example, and two of other sizes and batches."""
@@ -76,7 +104,7 @@ class Sizes:
             return [example]
         generator = torch.Generator().manual_seed(0)
         least, most = self.smallest, min(self.largest, 2 * self.smallest)
-        sides = ((1, most, least + 33), (3, least, min(most, least + 97)))
+        sides = ((1, most, min(most, least + 33)), (3, least, min(most, least + 97)))
         others = [
             torch.randn(batch, example.shape[1], height, width, generator=generator)
             for batch, height, width in sides
@@ -160,8 +188,21 @@ def export(
     if precision == "fp16" and made != "openvino":
         raise InputError("precision='fp16' is for OpenVINO, which computes in what its device has")
     need(made)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file")
     chosen = Sizes() if sizes is None else sizes
+    chosen.check(example)
+    odd = {str(p.dtype) for p in model.parameters() if p.is_floating_point()} - {"torch.float32"}
+    if odd:
+        raise InputError(f"the model must be in fp32 to be exported, it has {', '.join(odd)}")
     _check_rates(model, chosen)
+    taken = sorted(set(metadata or {}) & {"precision", "static", "shape", "range"})
+    if taken:
+        raise InputError(f"metadata: {', '.join(taken)} is written by the export itself")
+    try:
+        json.dumps(metadata or {})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"metadata must be JSON values: {error}") from error
     written = {
         **(metadata or {}),
         "precision": precision,
@@ -169,9 +210,7 @@ def export(
         "shape": list(example.shape),
         "range": None if chosen.static else [chosen.smallest, chosen.largest, chosen.batches],
     }
-    training = model.training
-    model.eval()
-    try:
+    with in_eval_mode(model):
         program = _record(model, example, chosen)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
@@ -186,8 +225,6 @@ def export(
                 )
             for each in Path(folder).iterdir():
                 shutil.move(str(each), path.parent / each.name)
-    finally:
-        model.train(training)
     return report
 
 
@@ -199,12 +236,13 @@ def _record(model: nn.Module, example: Tensor, sizes: Sizes) -> Any:
     """
     dims = sizes.dims()
     if dims:  # a batch of 1 would be taken for a constant, and equal sides for one number
-        shape = (2, example.shape[1], sizes.smallest + 33, sizes.smallest + 99)
-        example = torch.zeros(shape, dtype=example.dtype)
+        example = sizes.generic(example.shape[1], example.dtype)
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    example = example.to(device)
     try:
         with torch.no_grad(), quiet():
             program = torch.export.export(
-                model, (example,), dynamic_shapes=(dims,) if dims else None, strict=False
+                Tensors(model), (example,), dynamic_shapes=(dims,) if dims else None, strict=False
             )
     except InputError:
         raise
@@ -222,6 +260,22 @@ def _record(model: nn.Module, example: Tensor, sizes: Sizes) -> Any:
     return program
 
 
+class Tensors(nn.Module):
+    """A model that returns its tensors alone, in their order, which is all that a runtime has.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images ``(B, C, H, W)`` to the model's tensors."""
+        return tuple(leaves(self.model(images)))
+
+
 def _write(
     program: Any, example: Tensor, path: Path, made: str, precision: str, metadata: Any
 ) -> None:
@@ -230,8 +284,13 @@ def _write(
         torch.export.save(program, path, extra_files={METADATA: text})
         return
     onnx_path = path if made == "onnx" else path.with_suffix(".onnx")
-    with torch.no_grad(), quiet():
-        converted: Any = torch.onnx.export(program, dynamo=True, opset_version=OPSET)
+    try:
+        with torch.no_grad(), quiet():
+            converted: Any = torch.onnx.export(program, dynamo=True, opset_version=OPSET)
+    except Exception as error:
+        causes = [line for line in str(error).splitlines() if line.startswith("<class")]
+        reason = (causes or [type(error).__name__])[0][:200]
+        raise InputError(f"the graph has no ONNX form: {reason}") from error
     model: Any = converted.model
     model.metadata_props[METADATA] = text
     model.graph.inputs[0].name = "images"

@@ -214,5 +214,7 @@ def leaves(out: Any) -> list[Tensor]:
     """The tensors that a model returned, in their order."""
     if isinstance(out, Tensor):
         return [out]
+    if out is None or isinstance(out, (bool, int, float, str)):
+        return []  # a runtime returns tensors alone
     values = out.values() if hasattr(out, "values") else out
-    return [leaf for value in values if value is not None for leaf in leaves(value)]
+    return [leaf for value in values for leaf in leaves(value)]

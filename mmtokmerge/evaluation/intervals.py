@@ -7,6 +7,7 @@ difference of the two metrics is taken each time (Efron and Tibshirani, 1993, ch
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from mmtokmerge.errors import InputError
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-BATCH = 100  # resamples that are held at once
+NUMBERS = 2**22  # of a batch of resamples that is held at once
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Difference:
         metric: Its name.
         first: Of the first model.
         second: Of the second.
-        low: Lower end of the interval of ``first - second``; nan where there is none.
+        low: Lower end of the interval of ``first - second``; nan where there is none, since most
+            draws hold no image with what the metric needs.
         high: Upper end.
         num_images: Images that both saw.
     """
@@ -77,8 +79,8 @@ class Difference:
 
     @property
     def holds_zero(self) -> bool:
-        """Whether the interval holds zero: the data does not tell the two apart."""
-        return self.low <= 0 <= self.high
+        """Whether the images cannot tell the two apart: zero is inside, or there is no interval."""
+        return not (self.low > 0 or self.high < 0)
 
     def __str__(self) -> str:
         return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
@@ -109,23 +111,27 @@ def paired_difference(
         found: NDArray[np.float64] = first.value(images) - second.value(images)
         return found
 
-    with np.errstate(invalid="ignore"):
-        found = bootstrap(
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # draws without any image of a rare class
+        drawn = bootstrap(
             (np.arange(len(first)),),
             difference,
             n_resamples=resamples,
-            batch=BATCH,
+            batch=max(1, NUMBERS // max(1, first.numerators.size)),
             vectorized=True,
-            confidence_level=CONFIDENCE,
             method="percentile",
             rng=np.random.default_rng(seed),
-        ).confidence_interval
+        ).bootstrap_distribution
+    drawn = drawn[~np.isnan(drawn)]
+    tail = 50 * (1 - CONFIDENCE)
+    enough = len(drawn) >= resamples // 2
+    low, high = np.percentile(drawn, (tail, 100 - tail)) if enough else (np.nan, np.nan)
     return Difference(
         metric,
         float(first.value()),
         float(second.value()),
-        float(found.low),
-        float(found.high),
+        float(low),
+        float(high),
         len(first),
     )
 
@@ -165,7 +171,10 @@ def ratios_of(metric: Any, results: Sequence[Any]) -> dict[str, Ratios]:
 
 
 def _of_keypoints(metric: Any, results: Sequence[Mapping[str, Any]]) -> dict[str, Ratios]:
-    """PCK at each threshold, a mean over the kinds of keypoints, and the mean error in percent."""
+    """PCK at each threshold, a mean over the kinds of keypoints, and the mean error in percent.
+
+    What is drawn are instances, people or animals, not images.
+    """
     if not results:
         return {}
     keys = ("pred_coords", "gt_coords", "mask", "bbox_size")

@@ -199,6 +199,35 @@ def test_a_file_that_differs_is_not_left_behind(made: str, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+class WithNaN(nn.Module):
+    """Two outputs; the second has a number where the recorded one has none."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scale = torch.nan if torch.compiler.is_compiling() else 1.0
+        return x * 2, x * scale
+
+
+def test_numbers_that_are_none_are_a_difference(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="differs from the model by inf"):
+        export(WithNaN(), torch.randn(1, 3, 256, 256), tmp_path / "m.pt2", sizes=FEW)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_ends_of_a_range_and_what_is_no_number(tmp_path: Path) -> None:
+    class Several(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Any]:
+            return dict(scale=2, mask=x > 0, mean=x.mean((2, 3)))
+
+    x = torch.randn(1, 3, 256, 257)
+    for sizes in (Sizes(smallest=256, largest=257), Sizes(batches=1, largest=300)):
+        report = export(Several(), x, tmp_path / "m.onnx", sizes=sizes)
+        assert report.worst < 1e-5
+    modes = nn.Sequential(nn.Dropout(), nn.Identity()).train()
+    modes[1].eval()
+    export(modes, x, tmp_path / "n.pt2", sizes=Sizes(static=True))
+    assert [each.training for each in modes] == [True, False]
+
+
 def test_a_constant_batch_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="ConstantBatch cannot be exported"):
         export(ConstantBatch(), torch.randn(2, 3, 256, 256), tmp_path / "m.onnx", sizes=FEW)
@@ -227,6 +256,9 @@ def test_a_rate_that_rounds_otherwise_is_refused(tmp_path: Path) -> None:
         ("m.onnx", dict(format="openvino"), "a file of format openvino ends with .xml"),
         ("m.onnx", dict(precision="fp16"), "precision='fp16' is for OpenVINO"),
         ("m.onnx", dict(precision="int4"), "precision='int4' is unknown"),
+        ("m.onnx", dict(sizes=Sizes(smallest=300)), "is not of the sizes to export"),
+        ("m.onnx", dict(metadata=dict(shape=1)), "shape is written by the export itself"),
+        ("m.onnx", dict(metadata=dict(x={1})), "metadata must be JSON values"),
     ],
 )
 def test_wrong_settings(name: str, options: Any, sentence: str, tmp_path: Path) -> None:
@@ -235,6 +267,13 @@ def test_wrong_settings(name: str, options: Any, sentence: str, tmp_path: Path) 
 
 
 def test_wrong_sizes_and_files(tmp_path: Path) -> None:
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(InputError, match="is a folder: name a file"):
+        export(nn.Identity(), torch.randn(1, 3, 256, 256), tmp_path / "folder.onnx")
+    with pytest.raises(InputError, match=r"must be in fp32 to be exported, it has torch\.float16"):
+        export(nn.Linear(2, 2).half(), torch.randn(1, 3, 256, 256), tmp_path / "h.onnx")
+    with pytest.raises(InputError, match=r"must be images \(B, C, H, W\) in fp32"):
+        export(nn.Identity(), torch.randn(3, 256, 256), tmp_path / "h.onnx")
     with pytest.raises(InputError, match="begins at 256 pixels or more"):
         Sizes(smallest=128)
     with pytest.raises(InputError, match="There is no exported file"):

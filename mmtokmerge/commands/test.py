@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         metavar=("CONFIG", "CHECKPOINT"),
         help="test a second model too, such as the config without merging and the same weights,\n"
-        "and show every metric's difference with its 95%% interval (paired bootstrap over\n"
-        "images); with --show-dir also draw where it predicts something else",
+        "and show how mIoU, mIoU_small, PCK and mean error differ, with 95%% intervals (paired\n"
+        "bootstrap over images); with --show-dir also draw where it predicts something else",
     )
     parser.add_argument(
         "--tta", action="store_true", help="average over the config's scales and flips"

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from mmtokmerge.deploy.runtimes import Exported, leaves
 
+LABELS = 1e-3
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -19,7 +21,8 @@ class Agreement:
     Args:
         shape: Of the batch.
         difference: Worst difference of an output, relative to the model's largest.
-        same_labels: Share of positions whose strongest channel is the same, over maps.
+        same_labels: Of the last output, share of positions whose strongest channel is the same; of
+            one without channels, share of numbers that agree to 1e-3.
     """
 
     shape: tuple[int, ...]
@@ -53,10 +56,14 @@ def compare(model: nn.Module, exported: Exported, batches: Sequence[Tensor]) -> 
 def _difference(a: Tensor, b: Tensor) -> float:
     """Worst difference of two outputs, relative to the second's largest number.
 
-    Infinite where their shapes differ, or one has a number where the other has none.
+    Infinite where their shapes differ, or one has a number where the other has none. Of labels it
+    is the share that differs, and 0 up to one of a thousand: rounding turns near ties.
     """
     if a.shape != b.shape:
         return math.inf
+    if not b.is_floating_point():
+        share = float((a != b).double().mean()) if b.numel() else 0.0
+        return share if share > LABELS else 0.0
     a, b = a.double(), b.double()
     known = b.isfinite()
     if not torch.equal(known, a.isfinite()):

@@ -99,7 +99,7 @@ class Sizes:
             )
 
     def examples(self, example: Tensor) -> list[Tensor]:
-        """Images to check a file with: the example, and two of other sizes and batches."""
+        """Images to check a file with: the example, and of a range two of other sizes."""
         if self.static:
             return [example]
         generator = torch.Generator().manual_seed(0)

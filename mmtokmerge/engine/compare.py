@@ -19,7 +19,7 @@ from mmtokmerge.reporting.tables import rich_table
 
 
 def test_and_compare(cfg: Config, config: str, checkpoint: str) -> list[Difference]:
-    """Test a config's model and a second one, and show every metric's difference.
+    """Test a config's model and a second one, and show how the metrics with intervals differ.
 
     Writes ``compare.json`` into the config's work_dir.
 
@@ -65,15 +65,15 @@ def show(found: list[Difference], name: str) -> None:
     rows = [
         (
             each.metric,
-            f"{each.first:.2f}",
-            f"{each.second:.2f}",
+            f"{each.first:.4g}",
+            f"{each.second:.4g}",
             str(each),
             "no" if each.holds_zero else "yes",
         )
         for each in found
     ]
     heads = ("metric", "this model", name, "difference [95% interval]", "told apart")
-    title = f"over {found[0].num_images} images, paired bootstrap"
+    title = f"over {found[0].num_images} images or instances, paired bootstrap"
     make_console().print(rich_table(heads, rows, title))
 
 

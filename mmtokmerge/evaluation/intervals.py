@@ -62,7 +62,7 @@ class Difference:
         low: Lower end of the interval of ``first - second``; nan where there is none, since most
             draws hold no image with what the metric needs.
         high: Upper end.
-        num_images: Images that both saw.
+        num_images: Images that both saw; instances of keypoints.
     """
 
     metric: str
@@ -83,7 +83,9 @@ class Difference:
         return not (self.low > 0 or self.high < 0)
 
     def __str__(self) -> str:
-        return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+        digits = 2 if max(abs(self.first), abs(self.second)) > 2 else 4  # PCK is from 0 to 1
+        ends = (f"{end:+.{digits}f}" for end in (self.value, self.low, self.high))
+        return "{} [{}, {}]".format(*ends)
 
 
 def paired_difference(

@@ -15,7 +15,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     On an AMD processor in fp32 it runs as a 1x1 convolution on channels-last memory, which is the
     same product in oneDNN: that asks the processor what it can do, while the library behind torch's
-    own product (MKL) takes slower instructions on processors of other makers than Intel.
+    own product (MKL) takes slower instructions there. On others it is torch's own product.
 
     Args:
         x: ``(..., C)``.

@@ -15,9 +15,9 @@ CPUINFO = Path("/proc/cpuinfo")
 def products_are_slow() -> bool:
     """Whether torch's own products, MKL's, take slower instructions than the processor has.
 
-    MKL chooses by the maker: on AMD's processors with AVX-512 it takes AVX2, which makes torch's
-    fused attention 1.3 to 1.5 times slower than oneDNN's products; on Intel's (Sapphire Rapids) it
-    is 1.4 to 1.9 times faster than they are (``benchmarks/kernels_cpu.py``). Others were not
+    MKL chooses by the maker: on AMD's processors, also with AVX-512, it takes AVX2, and torch's
+    fused attention took 1.3 to 1.5 times as long as oneDNN's products; on Intel's (Sapphire Rapids)
+    these took 1.4 to 1.9 times as long as it (``benchmarks/kernels_cpu.py``). Others were not
     measured: there torch's own are taken.
     """
     return torch.backends.mkl.is_available() and processor_maker() == "AuthenticAMD"

@@ -21,7 +21,7 @@ class LocalMergingByRate(Reducer):
     left. The similarity of a window is that of :func:`mmtokmerge.merging.local_pooling`.
 
     Args:
-        keep: Share of the patches that is left as tokens, above ``1 / (h * w)`` of the window.
+        keep: Share of the patches that is left as tokens, at least ``1 / (h * w)`` of the window.
         window: Window in tokens, an int for both sides or (h, w).
         **kwargs: Arguments of :class:`Reducer`.
 

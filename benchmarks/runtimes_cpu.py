@@ -1,0 +1,149 @@
+"""Runtimes beside each other: eager torch, onnxruntime and OpenVINO, with and without merging.
+
+    python benchmarks/runtimes_cpu.py --size 1024 --out benchmarks/results/runtimes_cpu.csv
+
+The whole SegFormer for 19 classes, random weights, batch 1, files for one size. All of one size are
+timed in turn, round by round. A speed-up is a ratio of medians over mmseg's own model with fused
+attention: in eager torch, in the same runtime and precision, and in OpenVINO in fp32, which is what
+a person would take on a CPU without merging.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from mmtokmerge.benchmark.baselines import stock_model
+from mmtokmerge.deploy import Sizes, export, load_exported
+from mmtokmerge.engine.config import load_config
+from mmtokmerge.measure.machine import describe_machine
+from mmtokmerge.measure.timing import interleave, wall_timer
+from mmtokmerge.models.whole_network import WholeNetwork
+from mmtokmerge.reporting.files import write_bytes
+from mmtokmerge.reporting.tables import csv_text
+
+HEADS = (
+    *("arch", "size", "model", "runtime", "compute", "over_openvino_fp32_stock"),
+    *("over_same_runtime_stock", "over_eager_stock", "rounds", "threads", "processor", "versions"),
+)
+STOCK = "stock"
+KEYS = [dict(r_kv=0.6, kv_stride=2, proportional=True)] * 2 + [{}] * 2
+MODELS_TIMED: dict[str, Any] = {
+    "none": "none",
+    "hq": "hq",
+    "fast": "fast",
+    "plus": "plus",
+    "keys 0.6, proportional": KEYS,
+}
+RUNTIMES = (("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))
+
+
+def networks(arch: str) -> dict[str, nn.Module]:
+    """mmseg's network with fused attention, and ours with every setting, of the same weights."""
+    cfg = load_config(f"{arch}_cityscapes_none")
+    init_default_scope("mmseg")
+    cfg.model.backbone.pop("init_cfg", None)
+    cfg.model.decode_head.norm_cfg = dict(type="BN")
+    torch.manual_seed(0)
+    stock = MODELS.build(stock_model(cfg.model, "stock fused"))
+    found = {STOCK: WholeNetwork(stock).eval()}
+    for name, merging in MODELS_TIMED.items():
+        cfg.model.backbone.merging = merging
+        model = MODELS.build(cfg.model)
+        model.load_state_dict(stock.state_dict())
+        found[name] = WholeNetwork(model).eval()
+    return found
+
+
+@torch.no_grad()
+def measure(arch: str, size: int, rounds: int) -> list[dict[str, Any]]:
+    """Time all networks of one size in all runtimes."""
+    x = torch.randn(1, 3, size, size)
+    steps: dict[tuple[str, str, str], Callable[[], Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (name, network) in enumerate(networks(arch).items()):
+            steps[name, "torch", "fp32"] = eager(network, x)
+            steps[name, "torch", "bf16"] = eager(network, x, torch.bfloat16)
+            for runtime, compute in RUNTIMES:
+                suffix = ".onnx" if runtime == "onnxruntime" else ".xml"
+                path = Path(folder) / f"{number}{suffix}"
+                if not path.is_file():
+                    report = export(network, x, path, sizes=Sizes(static=True))
+                    print(f"{name}: {suffix} differs by {report.worst:.1e}", flush=True)
+                exported = load_exported(path, compute=compute)
+                steps[name, runtime, compute] = lambda run=exported.run: run(x)
+        for step in steps.values():
+            step()
+        taken = interleave({"|".join(key): step for key, step in steps.items()}, rounds, wall_timer)
+    times = {key: median(taken["|".join(key)]) for key in steps}
+    best = times[STOCK, "openvino", "fp32"]
+    machine = describe_machine("cpu")
+    versions = " ".join(f"{p} {version(p)}" for p in ("torch", "onnxruntime", "openvino"))
+    return [
+        dict(
+            arch=arch,
+            size=size,
+            model=name,
+            runtime=runtime,
+            compute=compute,
+            over_openvino_fp32_stock=round(best / time, 3),
+            over_same_runtime_stock=round(times[STOCK, runtime, compute] / time, 3),
+            over_eager_stock=round(times[STOCK, "torch", "fp32"] / time, 3),
+            rounds=rounds,
+            threads=torch.get_num_threads(),
+            processor=machine.get("cpu", ""),
+            versions=versions,
+        )
+        for (name, runtime, compute), time in times.items()
+    ]
+
+
+def eager(network: nn.Module, x: Tensor, dtype: torch.dtype | None = None) -> Callable[[], Any]:
+    """A step in torch, under autocast where a dtype is given."""
+
+    def step() -> Any:
+        with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
+            return network(x)
+
+    return step
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--arch", nargs="+", default=["b0"])
+    parser.add_argument("--size", type=int, nargs="+", default=[512, 1024])
+    parser.add_argument("--out", type=Path, required=True, help="CSV")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    rows = list(csv.DictReader(args.out.open())) if args.out.is_file() else []
+    done = {(row["arch"], int(row["size"])) for row in rows}
+    for arch in args.arch:
+        for size in args.size:
+            if (arch, size) in done:
+                continue
+            found = measure(arch, size, args.rounds)
+            rows += found
+            text = csv_text(HEADS, [[row[head] for head in HEADS] for row in rows])
+            write_bytes(args.out, text.encode())
+            for row in found:
+                print(*(row[head] for head in HEADS[:8]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
 """How fast models of other packages are with merging applied, over the same as they come.
 
-    python benchmarks/apply_cpu.py --out benchmarks/results/apply_cpu.csv                 # of .venv
-    .venv-hosts/bin/python benchmarks/apply_cpu.py --out benchmarks/results/apply_cpu.csv  # newest
+    python benchmarks/apply_cpu.py --out benchmarks/hosts/apply_cpu.csv                 # of .venv
+    .venv-hosts/bin/python benchmarks/apply_cpu.py --out benchmarks/hosts/apply_cpu.csv  # newest
 
 Random weights, fp32, batch 1, whole models. All of one model and size are timed in turn, round by
 round; a speed-up is a ratio of medians. Rows are added to the file as they are measured; those that

@@ -1,6 +1,6 @@
 """Runtimes beside each other: eager torch, onnxruntime and OpenVINO, with and without merging.
 
-    python benchmarks/runtimes_cpu.py --size 1024 --out benchmarks/results/runtimes_cpu.csv
+    python benchmarks/runtimes_cpu.py --size 1024 --out benchmarks/runtimes/cpu.csv
 
 The whole SegFormer for 19 classes, random weights, batch 1, files for one size. All of one size are
 timed in turn, round by round. A speed-up is a ratio of medians over mmseg's own model with fused

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mmtokmerge.kernels.recording import is_recorded, refuse_trace
+from mmtokmerge.kernels.recording import is_exported, is_recorded, refuse_trace
 from mmtokmerge.kernels.rows import take_rows
 
 
@@ -98,22 +98,41 @@ class TokenAssignment:
         """
         batch, _, channels = self._check(x, self.num_tokens, "merge")
         precision = torch.promote_types(x.dtype, torch.float32)
+        if sizes is not None and sizes.shape != x.shape[:2]:
+            raise ValueError(
+                f"merge needs sizes {tuple(x.shape[:2])} beside x {tuple(x.shape)}, "
+                f"got {tuple(sizes.shape)}"
+            )
+        if is_exported():
+            return self._merge_exported(x.to(precision), sizes).to(x.dtype)
         rows = x.reshape(-1, channels).to(precision)  # (B*N, C)
         index = self._rows(batch)  # (B*N,)
         if sizes is None:
             counts = self.sizes.expand(batch, -1).reshape(-1)
         else:
-            if sizes.shape != x.shape[:2]:
-                raise ValueError(
-                    f"merge needs sizes {tuple(x.shape[:2])} beside x {tuple(x.shape)}, "
-                    f"got {tuple(sizes.shape)}"
-                )
             weights = sizes.reshape(-1).to(precision)  # (B*N,)
             rows = rows * weights[:, None]
             counts = weights.new_zeros(batch * self.num_groups).index_add_(0, index, weights)
         sums = rows.new_zeros(batch * self.num_groups, channels).index_add_(0, index, rows)
         means = sums / counts.masked_fill(counts == 0, 1)[:, None]
         return means.to(x.dtype).view(batch, self.num_groups, channels)
+
+    def _merge_exported(self, x: Tensor, sizes: Tensor | None) -> Tensor:
+        """The same for a runtime: sums along the tokens' axis.
+
+        A sum over flat rows becomes ONNX's ScatterND, whose threads in onnxruntime 1.32 lose
+        additions to the same row now and then: other numbers at each run.
+        """
+        batch, length, channels = x.shape
+        groups = self.groups.expand(batch, length)
+        counts = self.sizes.expand(batch, -1).to(x.dtype)
+        if sizes is not None:
+            weights = sizes.to(x.dtype)
+            x = x * weights[..., None]
+            counts = torch.zeros_like(counts).scatter_add(1, groups, weights)
+        index = groups[..., None].expand(batch, length, channels)
+        sums = x.new_zeros(batch, self.num_groups, channels).scatter_add(1, index, x)
+        return sums / counts.masked_fill(counts == 0, 1)[..., None]
 
     def pick(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Keep one random token of each group, ``(B, N, C) -> (B, M, C)``.

@@ -16,6 +16,7 @@ import mmtokmerge
 from mmtokmerge.deploy import Sizes, export, load_exported
 from mmtokmerge.deploy.export import FORMATS
 from mmtokmerge.errors import InputError
+from mmtokmerge.merging import bipartite_matching
 from mmtokmerge.merging.grid import same_share, share_of
 from mmtokmerge.merging.segformer.presets import PRESETS
 
@@ -82,6 +83,26 @@ def test_pooled_queries_merged_keys_and_every_option_in_one(tmp_path: Path) -> N
     network = own([{**keys, **pooled}, pooled, dict(kv_mode="n1d", kv_stride=3), queries])
     report = export(network, torch.randn(1, 3, 320, 384), tmp_path / "m.pt2", sizes=FEW)
     assert report.worst < 1e-4
+
+
+class Merge(nn.Module):
+    """Thousands of tokens into hundreds of groups, as stage 3 has them at 1024x1024."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = x.flatten(2).transpose(1, 2)
+        assignment = bipartite_matching(tokens, (64, 64), rate=0.8, stride=(4, 4))
+        weights = 1 + tokens[..., 0].abs()
+        return assignment.merge(tokens), assignment.merge(tokens, weights)
+
+
+def test_threads_of_a_runtime_lose_no_addition(tmp_path: Path) -> None:
+    x = torch.randn(1, 160, 64, 64)
+    report = export(Merge(), x, tmp_path / "m.onnx", sizes=Sizes(static=True))
+    exported = load_exported(report.path, threads=4)
+    expected = Merge()(x)
+    for _ in range(8):
+        for a, b in zip(exported(x), expected, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
 def test_a_file_for_one_size(tmp_path: Path) -> None:

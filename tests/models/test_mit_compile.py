@@ -92,10 +92,9 @@ def test_one_graph_for_all_sizes(sr_ratio: int, stage: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("merging", ["hq", "n2d"])
-def test_one_graph_of_the_encoder_for_all_sizes(merging: str) -> None:
+def test_one_graph_of_the_encoder_for_all_sizes() -> None:
     """From the size on where stage 1 has two cells of keys on a side and stage 4 two of queries."""
-    model = build(merging)
+    model = build("hq")
     assert graphs_of_sizes(model, [(256, 320), (384, 448)], 3) == 1
 
 

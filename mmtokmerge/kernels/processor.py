@@ -17,7 +17,7 @@ def products_are_slow() -> bool:
 
     MKL chooses by the maker: on AMD's processors, also with AVX-512, it takes AVX2, and torch's
     fused attention took 1.3 to 1.5 times as long as oneDNN's products; on Intel's (Sapphire Rapids)
-    these took 1.4 to 1.9 times as long as it (``benchmarks/kernels_cpu.py``). Others were not
+    these took 1.5 to 2.7 times as long as it (``benchmarks/kernels_cpu.py``). Others were not
     measured: there torch's own are taken.
     """
     return torch.backends.mkl.is_available() and processor_maker() == "AuthenticAMD"

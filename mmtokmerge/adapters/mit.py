@@ -13,7 +13,7 @@ from mmtokmerge.adapters.report import EncoderPlan, LayerChange, Report, Size, T
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.attention import attend
 from mmtokmerge.kernels.plain import call_linear
-from mmtokmerge.layers.attention import MergingAttention
+from mmtokmerge.layers.attention import MergingAttention, reduce_grid
 from mmtokmerge.merging import StageMerging, read_merging
 from mmtokmerge.merging.segformer.arch import MiTArch
 from mmtokmerge.merging.segformer.cost import encoder_cost, total_macs
@@ -72,6 +72,23 @@ class HostAttention(Replacement, MergingAttention):
         )
         y = attend(queries, keys, values, bias, dropout=self.dropped())
         return y.transpose(1, 2).flatten(2)
+
+    def reduce(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+        """See :class:`MergingAttention`: by the host's ``sr`` and ``norm``, if named so."""
+        return self.reduce_by(x, hw, self.sr_ratio, lambda: (self.sr, self.norm))
+
+    def reduce_by(
+        self,
+        x: Tensor,
+        hw: tuple[int, int],
+        ratio: int,
+        parts: Callable[[], tuple[nn.Module, nn.Module]],
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """Reduce by a convolution and a norm, which are asked for where the ratio is above 1."""
+        if ratio == 1:
+            return x, hw
+        sr, norm = parts()
+        return reduce_grid(x, hw, sr, norm, int(ratio), self.merging.kv is not None)
 
     def dropped(self) -> float:
         """Probability of dropping an attention weight now."""

@@ -12,7 +12,7 @@ from mmtokmerge.adapters.report import Report
 from mmtokmerge.kernels.attention import attend
 from mmtokmerge.kernels.linear import linear
 from mmtokmerge.kernels.plain import has_hooks, is_plain
-from mmtokmerge.layers.attention import MergingAttention, reduce_grid
+from mmtokmerge.layers.attention import MergingAttention
 from mmtokmerge.layers.layout import to_map, to_tokens
 from mmtokmerge.layers.mix_ffn import MixParts
 
@@ -50,13 +50,6 @@ class MMSegAttention(HostAttention):
         y = attend(queries, keys, values, bias, dropout=self.dropped())
         out: Tensor = own.out_proj(y.transpose(1, 2).flatten(2))
         return out
-
-    def reduce(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
-        """See :class:`MergingAttention`."""
-        if self.sr_ratio == 1:
-            return x, hw
-        merges = self.merging.kv is not None
-        return reduce_grid(x, hw, self.sr, self.norm, int(self.sr_ratio), merges)
 
     def drop_rate(self) -> float:
         """See :class:`HostAttention`."""

@@ -11,7 +11,7 @@ from mmtokmerge.adapters.mit import HostAttention, Kind, Stage, apply_to_stages
 from mmtokmerge.adapters.report import Report
 from mmtokmerge.kernels.attention import attend
 from mmtokmerge.kernels.plain import call_linear, has_hooks
-from mmtokmerge.layers.attention import MergingAttention, reduce_grid
+from mmtokmerge.layers.attention import MergingAttention
 from mmtokmerge.layers.mix_ffn import MixParts
 
 NAME = "SegFormer of segmentation_models_pytorch (mit_b0 to mit_b5)"
@@ -40,13 +40,6 @@ class SMPAttention(HostAttention):
         y = attend(queries, keys, values, bias, dropout=self.dropped())
         out: Tensor = self.proj(y.transpose(1, 2).flatten(2))
         return out
-
-    def reduce(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
-        """See :class:`MergingAttention`."""
-        if self.sr_ratio == 1:
-            return x, hw
-        merges = self.merging.kv is not None
-        return reduce_grid(x, hw, self.sr, self.norm, int(self.sr_ratio), merges)
 
     def drop_rate(self) -> float:
         """See :class:`HostAttention`."""

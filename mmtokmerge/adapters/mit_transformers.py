@@ -12,7 +12,7 @@ from mmtokmerge.adapters.mit import HostAttention, Kind, Stage, apply_to_stages
 from mmtokmerge.adapters.report import Report
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.plain import has_hooks, is_patched
-from mmtokmerge.layers.attention import MergingAttention, reduce_grid
+from mmtokmerge.layers.attention import MergingAttention
 from mmtokmerge.layers.mix_ffn import MixParts
 
 NAMES = {
@@ -46,10 +46,7 @@ class NestedAttention(HostAttention):
     def reduce(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """See :class:`MergingAttention`."""
         own: Any = self.self
-        if own.sr_ratio == 1:
-            return x, hw
-        merges = self.merging.kv is not None
-        return reduce_grid(x, hw, own.sr, own.layer_norm, own.sr_ratio, merges)
+        return self.reduce_by(x, hw, own.sr_ratio, lambda: (own.sr, own.layer_norm))
 
     def drop_rate(self) -> float:
         """See :class:`HostAttention`."""
@@ -80,13 +77,10 @@ class FlatAttention(HostAttention):
     def reduce(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """See :class:`MergingAttention`."""
         ratio = int(self.sequence_reduction_ratio)
-        if ratio == 1:
-            return x, hw
-        own: Any = self.sequence_reduction
-        if has_hooks(own) or is_patched(own):
+        own: Any = self.sequence_reduction if ratio > 1 else None
+        if ratio > 1 and (has_hooks(own) or is_patched(own)):
             return own(x, *hw), (hw[0] // ratio, hw[1] // ratio)
-        merges = self.merging.kv is not None
-        return reduce_grid(x, hw, own.sequence_reduction, own.layer_norm, ratio, merges)
+        return self.reduce_by(x, hw, ratio, lambda: (own.sequence_reduction, own.layer_norm))
 
     def drop_rate(self) -> float:
         """See :class:`HostAttention`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,9 @@ from mmtokmerge.adapters.base import Replacement, kind_of, replace_child
 from mmtokmerge.adapters.report import EncoderPlan, LayerChange, Report, Size, TokenCount
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.attention import attend
-from mmtokmerge.kernels.plain import call_linear
+from mmtokmerge.kernels.plain import call_linear, has_hooks
 from mmtokmerge.layers.attention import MergingAttention, reduce_grid
+from mmtokmerge.layers.mix_ffn import MixParts
 from mmtokmerge.merging import StageMerging, read_merging
 from mmtokmerge.merging.segformer.arch import MiTArch
 from mmtokmerge.merging.segformer.cost import encoder_cost, total_macs
@@ -94,9 +96,25 @@ class HostAttention(Replacement, MergingAttention):
         """Probability of dropping an attention weight now."""
         return self.drop_rate() if self.training else 0.0
 
+    @abstractmethod
     def drop_rate(self) -> float:
         """The host's probability of dropping an attention weight in training."""
-        raise NotImplementedError
+
+
+class HostMixFFN(Replacement):
+    """In the place of a host's MixFFN that takes tokens and their grid; products channels-last."""
+
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        """As the host's: ``(B, h*w, C)``."""
+        parts = self.parts()
+        if parts.are_plain() and not has_hooks(self.dwconv):
+            return parts.feed(x, (height, width))
+        out: Tensor = self.host_forward(x, height, width)
+        return out
+
+    @abstractmethod
+    def parts(self) -> MixParts:
+        """The host's modules, in the order in which they act."""
 
 
 def check(merging: Any, proportional: bool | None, given: Mapping[str, Any]) -> None:

@@ -6,11 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from mmtokmerge.adapters.base import Replacement
-from mmtokmerge.adapters.mit import HostAttention, Kind, Stage, apply_to_stages
+from mmtokmerge.adapters.mit import HostAttention, HostMixFFN, Kind, Stage, apply_to_stages
 from mmtokmerge.adapters.report import Report
 from mmtokmerge.kernels.attention import attend
-from mmtokmerge.kernels.plain import call_linear, has_hooks
+from mmtokmerge.kernels.plain import call_linear
 from mmtokmerge.layers.attention import MergingAttention
 from mmtokmerge.layers.mix_ffn import MixParts
 
@@ -46,17 +45,12 @@ class SMPAttention(HostAttention):
         return float(self.attn_drop.p)
 
 
-class SMPMixFFN(Replacement):
+class SMPMixFFN(HostMixFFN):
     """In the place of the encoder's ``Mlp``."""
 
-    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
-        """As the host's; its products on channels-last memory."""
-        own: Any = self
-        parts = MixParts(own.fc1, own.dwconv.dwconv, own.act, own.drop, own.fc2, own.drop)
-        if parts.are_plain() and not has_hooks(own.dwconv):
-            return parts.feed(x, (height, width))
-        out: Tensor = self.host_forward(x, height, width)
-        return out
+    def parts(self) -> MixParts:
+        """See :class:`HostMixFFN`."""
+        return MixParts(self.fc1, self.dwconv.dwconv, self.act, self.drop, self.fc2, self.drop)
 
 
 KIND = Kind(

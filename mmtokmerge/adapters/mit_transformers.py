@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mmtokmerge.adapters.base import Replacement, kind_of
-from mmtokmerge.adapters.mit import HostAttention, Kind, Stage, apply_to_stages
+from mmtokmerge.adapters.base import kind_of
+from mmtokmerge.adapters.mit import HostAttention, HostMixFFN, Kind, Stage, apply_to_stages
 from mmtokmerge.adapters.report import Report
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.plain import has_hooks, is_patched
@@ -20,7 +20,6 @@ NAMES = {
     "transformers.GLPNEncoder": "GLPN of transformers",
     "transformers.SegformerModel": "SegFormer of transformers 5",
 }
-ENCODERS = tuple(NAMES)
 
 
 class NestedAttention(HostAttention):
@@ -57,6 +56,7 @@ class NestedAttention(HostAttention):
 class FlatAttention(HostAttention):
     """In the place of ``SegformerAttention`` of version 5."""
 
+    # The host's signature, not MergingAttention's: the host's layer calls it.
     def forward(  # type: ignore[override]
         self, hidden_states: Tensor, height: int, width: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, None]:
@@ -87,21 +87,16 @@ class FlatAttention(HostAttention):
         return float(self.attention_dropout)
 
 
-class MixMLP(Replacement):
+class MixMLP(HostMixFFN):
     """In the place of ``SegformerMixFFN``, ``SegformerMixMLP`` and GLPN's."""
 
-    def forward(self, hidden_states: Tensor, height: int, width: int) -> Tensor:
-        """As the host's; its products on channels-last memory."""
-        own: Any = self
-        named = ("fc1", "activation_fn", "fc2")
+    def parts(self) -> MixParts:
+        """See :class:`HostMixFFN`."""
+        names = ("fc1", "activation_fn", "fc2")
         if not hasattr(self, "fc1"):
-            named = ("dense1", "intermediate_act_fn", "dense2")
-        fc1, activation, fc2 = (getattr(own, name) for name in named)
-        parts = MixParts(fc1, own.dwconv.dwconv, activation, own.dropout, fc2, own.dropout)
-        if parts.are_plain() and not has_hooks(own.dwconv):
-            return parts.feed(hidden_states, (height, width))
-        out: Tensor = self.host_forward(hidden_states, height, width)
-        return out
+            names = ("dense1", "intermediate_act_fn", "dense2")
+        fc1, activation, fc2 = (getattr(self, name) for name in names)
+        return MixParts(fc1, self.dwconv.dwconv, activation, self.dropout, fc2, self.dropout)
 
 
 KINDS = {
@@ -146,7 +141,7 @@ def apply_to(encoder: Any, path: str, merging: Any, proportional: bool | None) -
 
 
 def is_encoder(module: Any) -> bool:
-    """Whether the module is one of :data:`ENCODERS`; version 4's SegformerModel only holds one."""
+    """Whether the module is one of :data:`NAMES`; version 4's SegformerModel only holds one."""
     name = kind_of(module)
     return name in NAMES and (name != "transformers.SegformerModel" or hasattr(module, "stages"))
 

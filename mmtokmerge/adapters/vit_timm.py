@@ -100,12 +100,13 @@ class TimmBlock(ReducingLayer):
         refuse_others(args, kwargs)
 
         def attend_half(tokens: Tensor, flow: TokenReduction, inputs: AttentionInputs) -> Tensor:
-            change = self.drop_path1(self.ls1(self.attn(self.norm1(tokens), inputs=inputs)))
-            return tokens + change  # type: ignore[no-any-return]
+            change: Tensor = self.ls1(self.attn(self.norm1(tokens), inputs=inputs))
+            attended: Tensor = tokens + self.drop_path1(change)
+            return attended
 
         def feed_half(tokens: Tensor) -> Tensor:
-            change = self.drop_path2(self.ls2(self.mlp(self.norm2(tokens))))
-            return tokens + change  # type: ignore[no-any-return]
+            fed: Tensor = tokens + self.drop_path2(self.ls2(self.mlp(self.norm2(tokens))))
+            return fed
 
         return self.reduce(x, attend_half, feed_half)
 
@@ -122,12 +123,14 @@ class TimmEvaBlock(ReducingLayer):
             turned = None if rope is None else rotation_of(rope, flow)
             change = self.attn(self.norm1(tokens), rope=turned, inputs=inputs)
             change = change if self.gamma_1 is None else self.gamma_1 * change
-            return tokens + self.drop_path1(change)  # type: ignore[no-any-return]
+            attended: Tensor = tokens + self.drop_path1(change)
+            return attended
 
         def feed_half(tokens: Tensor) -> Tensor:
             change = self.mlp(self.norm2(tokens))
             change = change if self.gamma_2 is None else self.gamma_2 * change
-            return tokens + self.drop_path2(change)  # type: ignore[no-any-return]
+            fed: Tensor = tokens + self.drop_path2(change)
+            return fed
 
         return self.reduce(x, attend_half, feed_half)
 

@@ -190,6 +190,20 @@ class ThresholdReducer(Reducer):
         return f"{super().extra_repr()}, threshold={shown}"
 
 
+def refuse_padded(reducer: Reducer, assignment: TokenAssignment | None) -> None:
+    """Raise where a reducer that leaves every image as many tokens meets different numbers.
+
+    Raises:
+        InputError: It does.
+    """
+    if assignment is not None and assignment.padded:
+        raise InputError(
+            f"{type(reducer).__name__} merges the same number of tokens of every image, but a "
+            "reducer before it left the images of this batch with different numbers: use batches "
+            "of 1"
+        )
+
+
 def _read_layers(layer: int | Sequence[int]) -> tuple[int, ...]:
     layers = (layer,) if isinstance(layer, int) else layer
     if not isinstance(layers, (list, tuple)) or any(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmtokmerge.checks import number_in
 from mmtokmerge.errors import InputError
-from mmtokmerge.layers.reducers.base import Reducer
+from mmtokmerge.layers.reducers.base import Reducer, refuse_padded
 from mmtokmerge.merging import TokenAssignment, bipartite_matching, local_pooling
 from mmtokmerge.merging.local_pooling import check_window
 
@@ -85,11 +85,7 @@ class GlobalMergingByRate(Reducer):
         self, feature: Tensor, assignment: TokenAssignment | None, hw: tuple[int, int]
     ) -> TokenAssignment:
         """See :func:`mmtokmerge.merging.bipartite_matching`, by count."""
-        if assignment is not None and assignment.padded:
-            raise InputError(
-                "GlobalMergingByRate leaves every image as many tokens, but a reducer before it "
-                "left the images of this batch with different numbers: use batches of 1"
-            )
+        refuse_padded(self, assignment)
         tokens = feature.shape[1]
         left = self.num_groups(tokens, hw)
         if left < tokens // 2:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmtokmerge.checks import number_in, whole_number
 from mmtokmerge.errors import InputError
-from mmtokmerge.layers.reducers.base import Reducer
+from mmtokmerge.layers.reducers.base import Reducer, refuse_padded
 from mmtokmerge.merging import TokenAssignment, bipartite_matching
 
 
@@ -61,11 +61,7 @@ class ToMe(Reducer):
         self, feature: Tensor, assignment: TokenAssignment | None, hw: tuple[int, int]
     ) -> TokenAssignment:
         """See :func:`mmtokmerge.merging.bipartite_matching`, by count."""
-        if assignment is not None and assignment.padded:
-            raise InputError(
-                "ToMe merges the same number of tokens of every image, but a reducer before it "
-                "left the images of this batch with different numbers: use batches of 1"
-            )
+        refuse_padded(self, assignment)
         count = self._count(feature.shape[1])
         if count > feature.shape[1] // 2:
             raise InputError(

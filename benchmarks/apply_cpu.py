@@ -14,6 +14,7 @@ import argparse
 import copy
 import csv
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -97,16 +98,16 @@ def cases() -> list[Case]:
     found: list[Case] = []
     for arch in SEGFORMERS:
         for side in (512, 1024):
-            build = lambda arch=arch: segformer(arch)  # noqa: E731
-            found.append(("transformers", f"SegFormer-{arch.upper()}", side, side, build, PRESETS))
+            name = f"SegFormer-{arch.upper()}"
+            found.append(("transformers", name, side, side, partial(segformer, arch), PRESETS))
     for side in (518, 1036):
-        build = lambda side=side: dinov2(side, side)  # noqa: E731
+        build = partial(dinov2, side, side)
         found.append(("timm", "DINOv2 ViT-S", side, side, build, plain))
     for height, width in ((256, 192), (512, 384)):
-        build = lambda h=height, w=width: vitpose(h, w)  # noqa: E731
+        build = partial(vitpose, height, width)
         found.append(("transformers", "ViTPose-B", height, width, build, plain))
     for side in (640, 1024):
-        build = lambda side=side: eomt(side)  # noqa: E731
+        build = partial(eomt, side)
         found.append(("transformers", "EoMT-S", side, side, build, plain))
     return found
 
@@ -119,7 +120,7 @@ def with_sdpa(model: nn.Module) -> nn.Module | None:
     if kind is None:
         return None
 
-    class Fused(kind):  # type: ignore[misc, valid-type]
+    class Fused(kind):
         def forward(self, x: Tensor, height: int, width: int, *_: Any) -> tuple[Tensor]:
             reduced = x
             if self.sr_ratio > 1:

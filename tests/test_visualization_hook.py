@@ -192,6 +192,9 @@ def test_show_dir_and_compare_of_the_test_tool(models: Models, tmp_path: Path) -
         model = (models["hq"], models["hq.pth"], "--work-dir", str(tmp_path / "work"))
         return run_tool("test.py", *model, *arguments)
 
+    result = test("--tta", "--compare", models["none"], models["hq.pth"])
+    assert result.status == 1
+    assert result.error.startswith("error: --tta does not go with --compare")
     show = ("--show-dir", str(tmp_path / "show"))
     result = test(*show, "--compare", models["none"], "none.pth")
     assert (result.status, result.error) == (1, "error: There is no checkpoint at none.pth.")

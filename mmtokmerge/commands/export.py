@@ -89,12 +89,16 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(
             "--check compares logits of normalised images: not with --normalise, --labels"
         )
+    if args.check is not None and args.check < 1:
+        raise InputError(f"--check {args.check} must be at least 1.")
     if args.static and args.range is not None:
         raise InputError("--range does not go with --static")
     sizes = Sizes(static=args.static, **_range(args.range))
     cfg = read_config(args)
     model = load_model(cfg, args.checkpoint).model
     network = WholeNetwork(model, args.normalise, args.labels).eval()
+    if args.check is not None and not network.segments:
+        raise InputError("--check compares labels of a segmentor; a pose network has none")
     height, width = args.shape or _crop(cfg)
     if not args.static:
         height, width = (min(max(side, sizes.smallest), sizes.largest) for side in (height, width))
@@ -142,6 +146,7 @@ def describe(cfg: Any, model: Any, args: argparse.Namespace) -> dict[str, Any]:
         told.update(
             num_classes=int(head.out_channels),
             align_corners=bool(head.align_corners),
+            threshold=head.threshold,
             classes=list(meta.get("classes") or []),
             palette=[list(map(int, colour)) for colour in meta.get("palette") or []],
         )
@@ -163,7 +168,8 @@ def check_images(cfg: Any, model: Any, network: Any, path: str, number: int, con
     with progress_bar(console, "checking", number) as advance, torch.no_grad():
         for batch in samples:
             for images in network_inputs(model, batch):
-                found, expected = exported(images)[0].argmax(1), network(images).argmax(1)
+                found = network.labels_of(exported(images)[0])
+                expected = network.labels_of(network(images))
                 equal += int((found == expected).sum())
                 total += expected.numel()
             advance()

@@ -41,13 +41,16 @@ class WholeNetwork(nn.Module):
         self.head = head
         self.labels = labels
         self.align_corners = bool(getattr(head, "align_corners", False))
-        mean, std = read_normalisation(model.data_preprocessor) if normalise else (None, None)
+        self.threshold = getattr(head, "threshold", None)
+        preprocessor = model.data_preprocessor
+        mean, std = read_normalisation(preprocessor) if normalise else (None, None)
+        self.takes_bgr = normalise and not converts_channels(preprocessor)
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(B, 3, H, W)`` to logits ``(B, classes, H, W)``, labels or heatmaps."""
-        x = images
+        x = images.flip(1) if self.takes_bgr else images
         if self.mean is not None:
             x = (x - self.mean) / self.std
         out: Tensor = self.head(self.neck(self.backbone(x)))
@@ -56,7 +59,19 @@ class WholeNetwork(nn.Module):
         out = F.interpolate(
             out, size=images.shape[2:], mode="bilinear", align_corners=self.align_corners
         )
-        return out.argmax(1) if self.labels else out
+        return self.labels_of(out) if self.labels else out
+
+    def labels_of(self, logits: Tensor) -> Tensor:
+        """Label maps ``(B, H, W)`` int64 of logits ``(B, C, H, W)``, as mmseg makes them."""
+        if logits.shape[1] == 1:  # one channel for two classes
+            return (logits[:, 0].sigmoid() > (self.threshold or 0.5)).long()
+        return logits.argmax(1)
+
+
+def converts_channels(preprocessor: Any) -> bool:
+    """Whether a data preprocessor turns the loader's BGR into RGB, of mmseg or mmpose."""
+    names = ("channel_conversion", "_channel_conversion")
+    return any(bool(getattr(preprocessor, name, False)) for name in names)
 
 
 def read_normalisation(preprocessor: Any) -> tuple[Tensor, Tensor]:

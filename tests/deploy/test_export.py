@@ -322,6 +322,22 @@ def test_half_weights_and_bf16_of_openvino(tmp_path: Path) -> None:
     assert 0 < float((found - expected).abs().mean() / expected.abs().mean()) < 0.5
 
 
+def test_one_channel_for_two_classes_and_images_of_another_order() -> None:
+    network: Any = segmentor()
+    network.threshold = 0.3
+    logits = torch.tensor([-2.0, -0.5, 3.0]).view(1, 1, 1, 3)  # 0.12, 0.38, 0.95
+    assert network.labels_of(logits).tolist() == [[[0, 1, 1]]]
+    network.threshold = None
+    assert network.labels_of(logits).tolist() == [[[0, 0, 1]]]
+    assert network.labels_of(torch.cat([logits, -logits], 1)).tolist() == [[[1, 1, 0]]]
+    models = pytest.importorskip("mmtokmerge.models.whole_network")
+    mmseg = pytest.importorskip("mmseg.models")
+    settings = dict(mean=[1.0, 2, 3], std=[4.0, 5, 6])
+    for kept in (False, True):
+        preprocessor = mmseg.SegDataPreProcessor(bgr_to_rgb=kept, **settings)
+        assert models.converts_channels(preprocessor) is kept
+
+
 def test_the_tools_export_and_test_a_file(tmp_path: Path) -> None:
     from engine_helpers import run_tool
 
@@ -356,6 +372,8 @@ def test_the_tools_export_and_test_a_file(tmp_path: Path) -> None:
         (log,) = work.glob("*/*.json")
         found.append(json.loads(log.read_text().splitlines()[-1]))
     assert found[0]["mIoU"] == pytest.approx(found[1]["mIoU"], abs=0.011)
+    wrong = run_tool("export.py", config, str(weights), "--check", 0)
+    assert wrong.error == "error: --check 0 must be at least 1."
     wrong = run_tool("test.py", "configs/segformerpp/b0_coco_none.py", str(out))
     assert (
         wrong.error

@@ -50,7 +50,7 @@ class ExportedSegmentor(EncoderDecoder):
         self.train_cfg = None
         self.align_corners = bool(told["align_corners"])
         self.out_channels = self.num_classes = int(told["num_classes"])
-        self.decode_head = _Head(self.out_channels, self.align_corners)
+        self.decode_head = _Head(self.out_channels, self.align_corners, told.get("threshold"))
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: Any) -> Tensor:
         """Logits ``(B, classes, H, W)`` of normalised images."""
@@ -60,8 +60,8 @@ class ExportedSegmentor(EncoderDecoder):
 class _Head(nn.Module):
     """What mmseg's segmentor asks of its head after the network."""
 
-    def __init__(self, out_channels: int, align_corners: bool) -> None:
+    def __init__(self, out_channels: int, align_corners: bool, threshold: float | None) -> None:
         super().__init__()
         self.out_channels = self.num_classes = out_channels
         self.align_corners = align_corners
-        self.threshold = None
+        self.threshold = threshold  # of one channel for two classes

@@ -10,6 +10,7 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 
 import torch
+from mmengine.dist import barrier, get_rank
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
@@ -44,9 +45,21 @@ def places(url: str) -> Iterator[str]:
 def load_from_hosts(filename: str, map_location: Any = None, **_: Any) -> Any:
     """mmengine's loader of URLs: from torch's cache, else from the first place that has the file.
 
+    Of several processes the first fetches, as mmengine does, and the others wait for it.
+
     Raises:
         InputError: No place has it, or it is no checkpoint.
     """
+    if get_rank() != 0:
+        barrier()
+        return _load(filename, map_location)
+    try:
+        return _load(filename, map_location)
+    finally:
+        barrier()
+
+
+def _load(filename: str, map_location: Any) -> Any:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     name = Path(urlsplit(filename).path).name
     cached = folder / name

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mmtokmerge.checks import one_of, whole_number
 from mmtokmerge.deploy.compare import Agreement, compare
-from mmtokmerge.deploy.runtimes import leaves, load_exported, need
+from mmtokmerge.deploy.runtimes import METADATA, leaves, load_exported, need
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.modes import in_eval_mode
 from mmtokmerge.merging import StageMerging
@@ -28,7 +28,6 @@ from mmtokmerge.merging.grid import same_share
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 PRECISIONS = ("fp32", "fp16")
 OPSET = 20
-METADATA = "mmtokmerge"
 SMALLEST, LARGEST, BATCHES = 256, 4096, 64
 BOUND = {"fp32": 1e-4, "fp16": 3e-2}
 """Worst difference of a file from its model, relative to the model's largest output."""

@@ -8,6 +8,7 @@ PRESETS=${PRESETS:-"none hq fast n2d plus"}
 FORCE=0
 LIST=0
 FAILED=()
+WORDS=()
 
 usage() {
   sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
@@ -18,7 +19,8 @@ for argument in "$@"; do
     --force) FORCE=1 ;;
     --list) LIST=1 ;;
     -h | --help) usage; exit 0 ;;
-    *) echo "error: $argument is unknown, allowed are --force, --list and --help." >&2; exit 2 ;;
+    -*) echo "error: $argument is unknown, allowed are --force, --list and --help." >&2; exit 2 ;;
+    *) WORDS+=("$argument") ;;
   esac
 done
 

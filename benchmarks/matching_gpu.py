@@ -18,8 +18,9 @@ from torch import Tensor
 from mmtokmerge.benchmark.kernel_rows import KernelRow, kernel_rows, save_kernel_rows
 from mmtokmerge.benchmark.options import DTYPES
 from mmtokmerge.errors import InputError
+from mmtokmerge.kernels.gpu.operators import most_similar_triton
+from mmtokmerge.kernels.gpu.switch import HAS_TRITON, SWITCH, pays
 from mmtokmerge.kernels.similarity import most_similar
-from mmtokmerge.kernels.triton_similarity import HAS_TRITON, SWITCH, most_similar_triton, pays
 from mmtokmerge.measure.machine import describe_machine
 from mmtokmerge.measure.timing import cuda_timer, interleave
 from mmtokmerge.merging.segformer.arch import read_arch

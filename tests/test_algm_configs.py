@@ -55,8 +55,10 @@ TOME = [
     "segmenter_vit-l_cityscapes",
     "segmenter_vit-l_pcontext",
     "segmenter_vit-t_camvid",
+    "segmenter_vit-t_streets",
 ]
-RUNS = [*TABLE, *OURS, *(f"{network}_vit-t_camvid" for network in CAMVID)]
+STREETS = "segmenter_vit-t_streets"
+RUNS = [*TABLE, *OURS, *(f"{network}_vit-t_camvid" for network in CAMVID), STREETS]
 NAMES = {f"{run}_{kind}" for run in RUNS for kind in ("none", "algm")}
 NAMES |= {f"{run}_tome" for run in TOME}
 CLAP, GBM = "mmtokmerge.ConditionalLocalPooling", "mmtokmerge.GlobalBipartiteMerging"

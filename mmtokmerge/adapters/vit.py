@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmtokmerge.adapters.base import Replacement
 from mmtokmerge.adapters.passage import Passage
 from mmtokmerge.errors import InputError
-from mmtokmerge.kernels.attention import attend
+from mmtokmerge.kernels.attention import attend, for_changing_lengths
 from mmtokmerge.layers.token_reduction import TokenReduction
 
 Rotation = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -85,7 +85,8 @@ class ReducingLayer(Replacement):
         tokens, flow = self.passage.enter(self, self.number, x, reducers)
         step = flow.at(self.number)
         inputs = AttentionInputs(flow.key_bias(tokens))
-        tokens = attend_half(tokens, flow, inputs)
+        with for_changing_lengths(tokens, flow.changes_lengths):
+            tokens = attend_half(tokens, flow, inputs)
         if not inputs.qkv:
             raise InputError(
                 f"the attention of layer {self.number} was replaced or wrapped since merging was "

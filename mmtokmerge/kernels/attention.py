@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mmtokmerge.kernels.key_weights import carry_bias, takes_channels
 from mmtokmerge.kernels.linear import by_convolution, linear
 
 # Of each thread, measured with two (benchmarks/kernels_cpu.py).
@@ -33,7 +38,8 @@ def attend(
         q: Queries ``(B, heads, N, d)``.
         k: Keys ``(B, heads, M, d)``.
         v: Values ``(B, heads, M, d)``.
-        bias: Added to the logits, broadcast to ``(B, heads, N, M)``; -inf hides a key.
+        bias: Added to the logits, broadcast to ``(B, heads, N, M)``; -inf hides a key. Best in
+            fp32, whatever the tokens are: the log of a size is off by up to 1.8% in bf16.
         dropout: Probability of dropping an attention weight.
         fused: Never hold all scores: torch's fused kernels, or at inference in fp32 on an AMD
             processor, many queries at a time, oneDNN's products, which are faster there; False
@@ -46,11 +52,38 @@ def attend(
         logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, heads, N, M)
         if bias is not None:
             logits = logits + bias
-        return F.dropout(logits.softmax(dim=-1), dropout, training=dropout > 0) @ v
+        weights = logits.softmax(dim=-1).to(v.dtype)
+        return F.dropout(weights, dropout, training=dropout > 0) @ v
     alike = q.shape[:2] == k.shape[:2] == v.shape[:2]
     if dropout == 0 and alike and by_rows(q.shape[2], k, bias):
         return _attend_rows(q, k, v, bias)
+    if bias is not None and takes_channels(q, bias):
+        width = v.shape[-1]
+        q, k, v, scale = carry_bias(q, k, v, bias)
+        y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
+        return y[..., :width]
+    if bias is not None:  # a CPU's kernels add fp32 to halves, and take nothing else for wrong
+        single = torch.promote_types(q.dtype, torch.float32)
+        bias = bias.to(q.dtype if q.is_cuda else single)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+
+
+@contextmanager
+def for_changing_lengths(x: Tensor, changing: bool = True) -> Iterator[None]:
+    """On a GPU, let torch's attention take none of the kernels that plan anew for each length.
+
+    cuDNN's plan for a new number of tokens takes longer than the attention itself; flash and
+    memory-efficient kernels, and the formula, need none.
+
+    Args:
+        x: Tokens, whose device counts.
+        changing: Whether every image brings another number of tokens; else nothing is done.
+    """
+    if not (changing and x.is_cuda):
+        yield
+        return
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        yield
 
 
 def by_rows(num_queries: int, k: Tensor, bias: Tensor | None = None) -> bool:

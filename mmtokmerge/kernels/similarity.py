@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmtokmerge.kernels.gpu.operators import most_similar_triton
+from mmtokmerge.kernels.gpu.switch import use_triton
 from mmtokmerge.kernels.linear import products
 from mmtokmerge.kernels.recording import is_exported
-from mmtokmerge.kernels.triton_similarity import most_similar_triton, use_triton
 
 # Scores held at once; more tokens are compared in slices, which bounds the memory, and on a CPU
 # keeps them in the cache.
@@ -23,8 +24,8 @@ def most_similar(
     """Find each token's most similar destination by cosine (Segformer++, equation 1).
 
     Only the destinations are normalised before the product: a token's own length changes none of
-    its comparisons, and divides its best score afterwards. On a GPU ``MMTOKMERGE_TRITON`` chooses a
-    kernel that keeps no scores in memory, see :mod:`mmtokmerge.kernels.triton_similarity`.
+    its comparisons, and divides its best score afterwards. On a GPU a kernel of
+    Triton keeps no scores in memory, see :func:`mmtokmerge.kernels.gpu.switch.use_triton`.
 
     Args:
         x: Tokens ``(B, N, C)``.

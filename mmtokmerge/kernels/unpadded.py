@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping, Sequence
 from functools import lru_cache
 from typing import cast
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from mmtokmerge.kernels.attention import attend
 
@@ -64,6 +65,24 @@ def attend_unpadded(
     return out
 
 
+def remember(lengths: Tensor, numbers: Sequence[int]) -> Tensor:
+    """Note what ``lengths (B,)`` holds, where it is known without asking the device."""
+    _ON_HOST[lengths] = (lengths._version, list(numbers))
+    return lengths
+
+
+def on_host(lengths: Tensor) -> list[int]:
+    """The numbers of ``lengths (B,)``; the device is asked once for each tensor."""
+    version, numbers = _ON_HOST.get(lengths, (None, []))
+    if version != lengths._version:
+        numbers = lengths.tolist()
+        remember(lengths, numbers)
+    return numbers
+
+
+_ON_HOST: MutableMapping[Tensor, tuple[int, list[int]]] = WeakTensorKeyDictionary()
+
+
 def find_kernel(q: Tensor, k: Tensor, v: Tensor) -> Callable[..., Tensor] | None:
     """torch's ``varlen_attn`` where it runs on ``(B, heads, N, d)``; None elsewhere."""
     if torch.compiler.is_compiling():
@@ -105,7 +124,7 @@ def _one_by_one(
     """The same, one image after the other; zeros where a query is padding."""
     batch, heads, tokens, _ = q.shape
     rows = []  # heads side by side, as they go on
-    for image, length in enumerate(lengths.tolist()):
+    for image, length in enumerate(on_host(lengths)):
         own = slice(image, image + 1), slice(None), slice(length)
         y = attend(q[own], k[own], v[own], dropout=dropout, fused=fused)[0].transpose(0, 1)
         rows += [y, y.new_zeros(tokens - length, heads, v.shape[-1])]

@@ -14,6 +14,7 @@ from mmtokmerge.kernels.attention import attend, by_rows
 from mmtokmerge.kernels.linear import linear
 from mmtokmerge.kernels.plain import call_linear, is_plain
 from mmtokmerge.kernels.recording import is_jit_traced
+from mmtokmerge.kernels.residual import residual
 from mmtokmerge.kernels.unpadded import attend_unpadded
 from mmtokmerge.layers.layout import hold_grid, to_map, to_tokens
 from mmtokmerge.merging import StageMerging, TokenAssignment
@@ -153,7 +154,11 @@ class MergingAttention(nn.Module):
     merging: StageMerging
 
     def forward(
-        self, x: Tensor, hw: tuple[int, int], groups: MergedGroups | None = None
+        self,
+        x: Tensor,
+        hw: tuple[int, int],
+        groups: MergedGroups | None = None,
+        onto: Tensor | None = None,
     ) -> tuple[Tensor, MergedGroups]:
         """Attend among the tokens of a grid.
 
@@ -161,6 +166,8 @@ class MergingAttention(nn.Module):
             x: ``(B, h*w, C)``.
             hw: The grid ``(h, w)``.
             groups: What an earlier attention of the stage returned, used again; None makes it anew.
+            onto: ``(B, h*w, C)`` that the result is added to while it is unmerged, without
+                gradients; None adds it to nothing.
 
         Returns:
             ``(B, h*w, C)`` and the groups that were merged.
@@ -176,10 +183,12 @@ class MergingAttention(nn.Module):
         if groups.kv is not None:
             kv = groups.kv.merge(kv)
             if self.merging.proportional:
-                bias = groups.kv.sizes.float().log().to(kv.dtype)[:, None, None]  # (B, 1, 1, M)
+                bias = groups.kv.sizes.float().log()[:, None, None]  # (B, 1, 1, M)
         if groups.q is None:
-            return self.attend(x, kv, bias), groups
-        return groups.q.unmerge(self.attend(groups.q.merge(x), kv, bias)), groups
+            y = self.attend(x, kv, bias)
+            return (y if onto is None else residual(onto, y, reuse=True)), groups
+        y = self.attend(groups.q.merge(x), kv, bias)
+        return (groups.q.unmerge(y) if onto is None else groups.q.unmerge_onto(y, onto)), groups
 
     def _match(
         self, x: Tensor, hw: tuple[int, int], kv: Tensor, kv_hw: tuple[int, int]

@@ -74,7 +74,7 @@ class RelativePositions:
             dtype: Of the result.
 
         Returns:
-            ``(B or 1, heads, 1 + M, 1 + M)``, added to the logits.
+            ``(B or 1, heads, 1 + M, 1 + M)``, added to the logits; in fp32 where keys add to it.
         """
         table = table.to(torch.promote_types(table.dtype, torch.float32))
         maps = resize_table(table[:-NUM_CLASS], grid, self.hw)  # (heads, 2h - 1, 2w - 1)
@@ -86,7 +86,7 @@ class RelativePositions:
         bias: Tensor = found.transpose(0, 1)[..., : self.num_tokens]
         if self.merged is not None:
             bias = mean_over_members(bias, self.merged).to(dtype)
-        return bias if self.keys is None else bias + self.keys.to(dtype)
+        return bias if self.keys is None else bias + self.keys
 
 
 def pair_index(hw: tuple[int, int], rows: Tensor | None, device: torch.device | str) -> Tensor:

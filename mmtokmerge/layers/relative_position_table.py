@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmtokmerge.errors import InputError
+from mmtokmerge.merging.grid import constant_of_grid
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +71,15 @@ def resize_table(rows: Tensor, grid: tuple[int, int], hw: tuple[int, int]) -> Te
         if own > wanted:
             maps = maps.narrow(axis, own - wanted, 2 * wanted - 1)
         elif own < wanted:
-            matrix = torch.from_numpy(growing(own, wanted)).to(maps)
+            matrix = _growing_on(own, wanted, maps.device, maps.dtype)
             maps = torch.tensordot(maps, matrix, ([axis], [1])).movedim(-1, axis)
     return maps
+
+
+@constant_of_grid
+def _growing_on(own: int, wanted: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """:func:`growing` where the biases lie: brought there once, not by each layer."""
+    return torch.from_numpy(growing(own, wanted)).to(device, dtype)
 
 
 @lru_cache(maxsize=16)

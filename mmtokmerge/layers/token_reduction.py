@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtokmerge.errors import InputError
+from mmtokmerge.kernels.unpadded import remember
 from mmtokmerge.layers.layout import to_map
 from mmtokmerge.layers.reducers.base import AFTER, BETWEEN, Reducer
 from mmtokmerge.layers.tokens import TokenFeatures
@@ -66,21 +67,30 @@ class TokenReduction:
         return True
 
     def key_bias(self, tokens: Tensor) -> Tensor | None:
-        """``(B, 1, 1, M)`` what the logits of padded or, if proportional, merged tokens gain."""
+        """What padded or, if proportional, merged tokens add to logits: fp32 ``(B, 1, 1, M)``."""
         current = self.assignment
         if current is None or not (self.proportional or current.padded):
             return None
         sizes = current.sizes.expand(tokens.shape[0], -1)
         sizes = F.pad(sizes, (self.num_prefix, 0), value=1)
         weights = sizes if self.proportional else (sizes > 0)
-        return weights.float().log().to(tokens.dtype)[:, None, None]
+        return weights.float().log()[:, None, None]
 
     def lengths(self, tokens: Tensor) -> Tensor | None:
         """``(B,)`` int32, tokens of each image that are not padding; None where none are."""
         if self.assignment is None or not self.assignment.padded:
             return None
         sizes = self.assignment.sizes.expand(tokens.shape[0], -1)
-        return (sizes > 0).sum(1, dtype=torch.int32) + self.num_prefix
+        lengths = (sizes > 0).sum(1, dtype=torch.int32) + self.num_prefix
+        counts = self.assignment.counts
+        if counts is None or len(counts) != len(lengths):
+            return lengths
+        return remember(lengths, [count + self.num_prefix for count in counts])
+
+    @property
+    def changes_lengths(self) -> bool:
+        """Whether the images decide how many tokens there are now, so that each brings another."""
+        return self.assignment is not None and self.assignment.counts is not None
 
     def take(self, whole: Tensor) -> Tensor:
         """Tokens ``(B, P + M, C)`` of what :meth:`spread` made, one row of each group."""

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mmtokmerge.kernels.gpu.operators import mean_of_groups, spread_onto
+from mmtokmerge.kernels.gpu.switch import use_kernels
 from mmtokmerge.kernels.recording import is_exported, is_recorded, refuse_trace
+from mmtokmerge.kernels.residual import residual
 from mmtokmerge.kernels.rows import take_rows
 
 
@@ -22,18 +25,26 @@ class TokenAssignment:
         groups: ``(B, N)`` int64, the index of each token's group, ``0 <= groups < M``.
         sizes: ``(B, M)`` int64, how many tokens each group holds.
         padded: Whether a row may hold groups of size 0, known without asking the device.
+        shared: Groups from this number on hold exactly one token, known without asking the device;
+            None where any group may hold several.
+        counts: Groups of each image of the batch, where the images decide and the device was asked
+            for them; None where they are as many in every image.
     """
 
     groups: Tensor
     sizes: Tensor
     padded: bool = field(default=False, kw_only=True)
+    shared: int | None = field(default=None, kw_only=True)
+    counts: tuple[int, ...] | None = field(default=None, kw_only=True)
 
     @classmethod
-    def from_groups(cls, groups: Tensor, num_groups: int) -> TokenAssignment:
+    def from_groups(
+        cls, groups: Tensor, num_groups: int, shared: int | None = None
+    ) -> TokenAssignment:
         """Count the sizes of ``num_groups`` groups from ``groups (B, N)``."""
         ones = torch.ones_like(groups)
         sizes = groups.new_zeros(groups.shape[0], num_groups).scatter_add_(1, groups, ones)
-        return cls(groups, sizes)
+        return cls(groups, sizes, shared=shared)
 
     @classmethod
     def identity(cls, num_tokens: int, device: torch.device | str | None = None) -> TokenAssignment:
@@ -61,17 +72,16 @@ class TokenAssignment:
             opens = opens & present
         rank = opens.cumsum(1)  # (B, N), groups opened so far
         groups = (rank - 1).clamp(min=0).gather(1, firsts)
-        padded = False
+        padded, counts = False, None
         if num_groups is None and firsts.shape[0] == 0:
             num_groups = firsts.shape[1]  # of no image
         if num_groups is None:
             refuse_trace("merging by a threshold")
-            counts = rank[:, -1]
-            most, least = torch.stack([counts.max(), counts.min()]).tolist()
-            num_groups, padded = max(1, most), least < most
+            counts = tuple(rank[:, -1].tolist())
+            num_groups, padded = max(1, *counts), min(counts) < max(counts)
         ones = torch.ones_like(groups) if present is None else present.long()
         sizes = groups.new_zeros(groups.shape[0], num_groups).scatter_add_(1, groups, ones)
-        return cls(groups, sizes, padded=padded)
+        return cls(groups, sizes, padded=padded, counts=counts)
 
     @property
     def num_tokens(self) -> int:
@@ -105,6 +115,8 @@ class TokenAssignment:
             )
         if is_exported():
             return self._merge_exported(x.to(precision), sizes).to(x.dtype)
+        if use_kernels(x):
+            return self._merge_by_kernel(x, sizes)
         rows = x.reshape(-1, channels).to(precision)  # (B*N, C)
         index = self._rows(batch)  # (B*N,)
         if sizes is None:
@@ -116,6 +128,16 @@ class TokenAssignment:
         sums = rows.new_zeros(batch * self.num_groups, channels).index_add_(0, index, rows)
         means = sums / counts.masked_fill(counts == 0, 1)[:, None]
         return means.to(x.dtype).view(batch, self.num_groups, channels)
+
+    def _merge_by_kernel(self, x: Tensor, sizes: Tensor | None) -> Tensor:
+        """The same on a GPU: read as it is, summed in fp32, written once."""
+        if sizes is None:
+            shared = self.num_groups if self.shared is None else self.shared
+            return mean_of_groups(x, self.groups, self.sizes, None, shared)
+        weights = sizes.to(torch.float32)
+        groups = self.groups.expand(len(x), -1)
+        counts = weights.new_zeros(len(x), self.num_groups).scatter_add_(1, groups, weights)
+        return mean_of_groups(x, self.groups, counts, weights, self.num_groups)
 
     def _merge_exported(self, x: Tensor, sizes: Tensor | None) -> Tensor:
         """The same for a runtime: sums along the tokens' axis.
@@ -167,6 +189,23 @@ class TokenAssignment:
         rows = take_rows(y.reshape(-1, channels), self._rows(batch))  # (B*N, C)
         return rows.view(batch, self.num_tokens, channels)
 
+    def unmerge_onto(self, y: Tensor, onto: Tensor) -> Tensor:
+        """``onto + unmerge(y)``, on a GPU without gradients in one pass, else in unmerged memory.
+
+        Args:
+            y: ``(B, M, C)``.
+            onto: ``(B, N, C)`` what the branch comes back to.
+        """
+        if self.copies and not torch.is_grad_enabled() and use_kernels(y) and y.dtype == onto.dtype:
+            self._check(y, self.num_groups, "unmerge")
+            return spread_onto(y, self.groups, onto)
+        return residual(onto, self.unmerge(y), reuse=not torch.is_grad_enabled())
+
+    @property
+    def copies(self) -> bool:
+        """Whether :meth:`unmerge` gives each token its group's row and nothing else."""
+        return True
+
     def representatives(self) -> Tensor:
         """``(B, M)`` one token of each group, its first; 0 for groups of size 0.
 
@@ -200,7 +239,11 @@ class TokenAssignment:
         sizes = self.sizes.new_zeros(batch, second.num_groups)
         sizes = sizes.scatter_add_(1, then, self.sizes.expand(batch, -1))
         padded = self.padded or second.padded
-        return TokenAssignment(then.gather(1, first), sizes, padded=padded)
+        counts = second.counts
+        if counts is None and self.counts is not None:
+            merged = second.num_groups < second.num_tokens  # as many of every image
+            counts = (second.num_groups,) * len(self.counts) if merged else self.counts
+        return TokenAssignment(then.gather(1, first), sizes, padded=padded, counts=counts)
 
     def _rows(self, batch: int) -> Tensor:
         """``(B*N,)`` the row of each token's group in a flat ``(B*M, C)`` view."""

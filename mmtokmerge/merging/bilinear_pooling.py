@@ -21,6 +21,10 @@ class BilinearCells(CellAssignment):
     cell at the right or bottom edge counts as a full one that sticks out of the grid.
     """
 
+    @property
+    def copies(self) -> bool:
+        return False
+
     def unmerge(self, y: Tensor) -> Tensor:
         batch, _, channels = self._check(y, self.num_groups, "unmerge")
         (h, w), (ky, kx) = self.hw, self.kernel

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from mmtokmerge.errors import InputError, InputTypeError
+from mmtokmerge.kernels.gpu.operators import groups_of_matching, match_on_grid
+from mmtokmerge.kernels.gpu.switch import pays, use_kernels
 from mmtokmerge.kernels.similarity import most_similar
 from mmtokmerge.merging.assignment import TokenAssignment
 from mmtokmerge.merging.grid import clip, destinations, pair, share_of
@@ -158,20 +160,41 @@ def _by_rate(
         return TokenAssignment.identity(x.shape[1], x.device)
     cell = clip(stride, hw)
     offset = (cell[0] // 2, cell[1] // 2) if destination == "centre" else (0, 0)
-    places, own = destinations(hw, cell, offset, x.device)  # (D,), (N,)
-    num_targets = places.shape[0]
+    num_targets = (hw[0] // cell[0]) * (hw[1] // cell[1])
+    num_groups = x.shape[1] - removed
+    similarity, best = _on_grid(x, hw, cell, offset, match, num_targets)
+    top = similarity.topk(removed + num_targets, dim=1, sorted=False)
+    if use_kernels(similarity):
+        groups, sizes = groups_of_matching(similarity, best, top.values, num_targets, num_groups)
+        return TokenAssignment(groups, sizes, shared=num_targets)
+    joined = mark(similarity, top.indices)
+    alone = num_targets - 1 + (~joined).cumsum(1)
+    groups = torch.where(joined, best, alone)
+    return TokenAssignment.from_groups(groups, num_groups, shared=num_targets)
+
+
+def _on_grid(
+    x: Tensor,
+    hw: tuple[int, int],
+    cell: tuple[int, int],
+    offset: tuple[int, int],
+    match: str,
+    num_targets: int,
+) -> tuple[Tensor, Tensor]:
+    """Cosine ``(B, N)`` and number ``(B, N)`` of each token's destination.
+
+    A destination has infinity and its own number, so that it joins itself before all others join.
+    """
+    batch, tokens, channels = x.shape
+    if match == "global" and use_kernels(x) and pays(batch * tokens, num_targets, channels):
+        return match_on_grid(x, hw, cell, offset)
+    places, own, sources = destinations(hw, cell, offset, x.device)  # (D,), (N,), (N,)
     targets = x.index_select(1, places)  # (B, D, C)
     if match == "local":
         similarity, best = most_similar_around(x, targets, hw, cell)
     else:
-        similarity, best = most_similar(x, targets)  # (B, N)
-
-    best = torch.where(own < 0, best, own)
-    similarity = similarity.masked_fill(own >= 0, torch.inf)
-    chosen = similarity.topk(removed + num_targets, dim=1, sorted=False).indices
-    joined = mark(similarity, chosen)
-    alone = num_targets - 1 + (~joined).cumsum(1)
-    return TokenAssignment.from_groups(torch.where(joined, best, alone), x.shape[1] - removed)
+        similarity, best = most_similar(x, targets)
+    return similarity.where(sources, torch.inf), best.where(sources, own)
 
 
 def _by_count(x: Tensor, count: int) -> TokenAssignment:

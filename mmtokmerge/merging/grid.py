@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from mmtokmerge.errors import InputError, InputTypeError
 
@@ -75,29 +76,48 @@ def constant_of_grid(make: Callable[..., T]) -> Callable[..., T]:
 
     @wraps(make)
     def wrapper(*args: object) -> T:
-        if torch.compiler.is_compiling() or type(torch.empty(0)) is not Tensor:
+        if torch.compiler.is_compiling():
             return make(*args)  # a tracer's tensors stay with the tracer
+        probe = torch.empty(0)
+        if type(probe) is not Tensor:
+            return _of_tracer(probe, make, args)
         return cached(*args)
 
     return wrapper
 
 
+def _of_tracer(probe: Tensor, make: Callable[..., T], args: tuple[object, ...]) -> T:
+    """A constant that stays with the mode that makes tensors without memory, where nothing records.
+
+    What counts or sizes a forward under such a mode then finds its constants as a device does.
+    """
+    mode = getattr(probe, "fake_mode", None)
+    if mode is None or get_proxy_mode() is not None:
+        return make(*args)
+    kept: dict[Any, T] = mode.__dict__.setdefault("mmtokmerge_constants", {})
+    key = (make, *args)
+    if key not in kept:
+        kept[key] = make(*args)
+    return kept[key]
+
+
 @constant_of_grid
 def destinations(
     hw: tuple[int, int], stride: tuple[int, int], offset: tuple[int, int], device: torch.device
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """The tokens at ``offset`` in the full ``stride`` cells of the grid ``hw``.
 
     Returns:
-        ``(D,)`` int64, the places of the destinations in raster order, and ``(N,)``, the number of
-        each destination among them, -1 for all other tokens.
+        ``(D,)`` int64, the places of the destinations in raster order; ``(N,)``, the number of
+        each destination among them, -1 for all other tokens; and ``(N,)`` bool, which these are.
     """
     (h, w), (sy, sx), (oy, ox) = hw, stride, offset
     rows, columns = h // sy, w // sx
     y, x = _places(rows * columns, columns, device)
     places = (y * sy + oy) * w + x * sx + ox
     numbers = torch.full((h * w,), -1, device=device)
-    return places, numbers.index_copy(0, places, torch.arange(places.shape[0], device=device))
+    own = numbers.index_copy(0, places, torch.arange(places.shape[0], device=device))
+    return places, own, own < 0
 
 
 @constant_of_grid

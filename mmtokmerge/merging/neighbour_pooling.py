@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,9 @@ from torch import Tensor
 
 from mmtokmerge.merging.assignment import TokenAssignment
 from mmtokmerge.merging.grid import cells, clip, pair
+
+FEW = 16
+"""Tokens of a cell up to which a compiled graph adds them slice by slice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +37,8 @@ class CellAssignment(TokenAssignment):
         grid = x.reshape(batch, *self.hw, channels).permute(
             0, 3, 1, 2
         )  # (B, C, h, w), channels last
+        if torch.compiler.is_compiling() and math.prod(self.kernel) <= FEW:
+            return self._sum_by_slices(x.reshape(batch, *self.hw, channels))
         if not self._is_fixed():
             # As many zeros as any grid needs, and no pooling, which would ask this grid's sides.
             ky, kx = self.kernel
@@ -44,11 +51,29 @@ class CellAssignment(TokenAssignment):
         )
         return pooled.permute(0, 2, 3, 1).flatten(1, 2)  # (B, M, C)
 
+    def _sum_by_slices(self, grid: Tensor) -> Tensor:
+        """Means ``(B, M, C)`` of a grid ``(B, h, w, C)``, one graph for every size.
+
+        A pooling asks whether the cell divides the grid, which makes a graph for each answer. A
+        compiler makes one pass of these slices.
+        """
+        (h, w), (ky, kx) = self.hw, self.kernel
+        rows, columns = (h - 1) // ky + 1, (w - 1) // kx + 1
+        precise = grid.to(torch.promote_types(grid.dtype, torch.float32))
+        padded = F.pad(precise, (0, 0, 0, kx - 1, 0, ky - 1))
+        sums: Any = 0
+        for top in range(ky):
+            for left in range(kx):
+                below, right = top + (rows - 1) * ky + 1, left + (columns - 1) * kx + 1
+                sums = sums + padded[:, top:below:ky, left:right:kx]
+        means: Tensor = sums.flatten(1, 2) / self.sizes[..., None]
+        return means.to(grid.dtype)
+
     def unmerge(self, y: Tensor) -> Tensor:
         batch, _, channels = self._check(y, self.num_groups, "unmerge")
         (h, w), (ky, kx) = self.hw, self.kernel
         rows, columns = (h - 1) // ky + 1, (w - 1) // kx + 1  # as a pooling counts them
-        if not self._is_fixed():  # a cut would hold for this grid alone
+        if torch.compiler.is_compiling() or not self._is_fixed():  # a cut holds for one grid alone
             down, along = (torch.arange(side, device=y.device) for side in (h, w))
             cells = y.reshape(batch, rows, columns, channels)
             return cells.index_select(1, down // ky).index_select(2, along // kx).flatten(1, 2)

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmtokmerge.checks import boolean, number_in, whole_number
 from mmtokmerge.errors import InputError, InputTypeError
-from mmtokmerge.kernels.plain import reuses_memory
+from mmtokmerge.kernels.plain import is_plain, reuses_memory
 from mmtokmerge.kernels.residual import residual
 from mmtokmerge.layers import DropPath, EfficientAttention, MixFFN, OverlapPatchEmbed
 from mmtokmerge.layers.attention import MergedGroups
@@ -90,9 +90,24 @@ class MiTBlock(nn.Module):
         Takes and returns groups as :class:`mmtokmerge.layers.EfficientAttention` does.
         """
         reuse = reuses_memory(self.modules())
-        y, groups = self.attn(self.norm1(x), hw, groups=groups)
-        x = residual(x, self.drop_path(self.drop(y)), reuse=reuse)
+        if reuse and x.is_cuda and self._drops_nothing():
+            x, groups = self.attn(self.norm1(x), hw, groups=groups, onto=x)
+        else:
+            y, groups = self.attn(self.norm1(x), hw, groups=groups)
+            x = residual(x, self.drop_path(self.drop(y)), reuse=reuse)
         return residual(x, self.drop_path(self.ffn(x, hw, self.norm2)), reuse=reuse), groups
+
+    def _drops_nothing(self) -> bool:
+        """Whether nothing stands between the attention and its residual, so that they may be one.
+
+        On a GPU unmerging and the residual are then one pass over memory.
+        """
+        return (
+            not self.training
+            and is_plain(self.attn, EfficientAttention)
+            and is_plain(self.drop, nn.Dropout)
+            and is_plain(self.drop_path, DropPath)
+        )
 
 
 class Stage(NamedTuple):

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmtokmerge.checks import boolean, number_in, whole_number
 from mmtokmerge.errors import InputError
+from mmtokmerge.kernels.attention import for_changing_lengths
 from mmtokmerge.kernels.recording import is_jit_traced
 from mmtokmerge.layers import PatchEmbed, RelativePositions, TokenFeatures, ViTLayer
 from mmtokmerge.layers.layout import hold_grid
@@ -248,7 +249,8 @@ class VisionTransformer(BaseModule):
         outs = []
         for index, layer in enumerate(self.layers):
             step = flow.at(index + 1)
-            tokens = self._run(layer, tokens, *attn_inputs, step)
+            with for_changing_lengths(tokens, flow.changes_lengths):
+                tokens = self._run(layer, tokens, *attn_inputs, step)
             if flow.advance(step):
                 attn_inputs = self._attn_inputs(flow, tokens)
             if index in self.out_indices:

@@ -12,6 +12,7 @@ from mmseg.models.utils import resize
 from torch import Tensor, nn
 
 from mmtokmerge.errors import InputError
+from mmtokmerge.kernels.attention import for_changing_lengths
 from mmtokmerge.layers.token_decoder import AttentionToMask
 from mmtokmerge.models.heads.segmenter_head import check_heads
 from mmtokmerge.models.heads.token_inputs import key_bias, read_level
@@ -138,9 +139,10 @@ class ATMHead(BaseDecodeHead):
         out = []
         for level, project, layers in [*zip(features, self.projections, self.levels)][::-1]:
             tokens = project(level.tokens)
-            bias = key_bias(level, tokens.dtype, self.proportional)
-            for layer in layers:
-                classes, masks = layer(classes, tokens, bias)
+            bias = key_bias(level, self.proportional)
+            with for_changing_lengths(tokens, level.assignment.counts is not None):
+                for layer in layers:
+                    classes, masks = layer(classes, tokens, bias)
             logits = self._upsample(level.to_map(masks), grid)
             total = logits if total is None else total + logits
             out.append((self.classify(classes), total))

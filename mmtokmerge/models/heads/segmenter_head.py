@@ -15,6 +15,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
 from mmtokmerge.errors import InputError
+from mmtokmerge.kernels.attention import for_changing_lengths
 from mmtokmerge.kernels.plain import is_plain
 from mmtokmerge.layers import TokenFeatures, ViTLayer
 from mmtokmerge.models.heads.token_inputs import key_bias, read_level
@@ -109,18 +110,19 @@ class SegmenterMaskTransformerHead(StockMaskTransformerHead):
         features = read_level(inputs, self.in_index, self.in_channels)
         rows = self.dec_proj(features.tokens)  # (B, M, D)
         rows = torch.cat((rows, self.cls_emb.to(rows.dtype).expand(len(rows), -1, -1)), 1)
-        bias = self._bias(features, rows.dtype)
-        for layer in self.layers:
-            rows = layer(rows, bias)
+        bias = self._bias(features)
+        with for_changing_lengths(rows, features.assignment.counts is not None):
+            for layer in self.layers:
+                rows = layer(rows, bias)
         rows = self.decoder_norm(rows)
         patches = F.normalize(self.patch_proj(rows[:, : -self.num_classes]), dim=2)
         classes = F.normalize(self.classes_proj(rows[:, -self.num_classes :]), dim=2)
         masks = self.mask_norm(patches @ classes.transpose(1, 2))  # (B, M, num_classes)
         return features.to_map(masks)
 
-    def _bias(self, features: TokenFeatures, dtype: torch.dtype) -> Tensor | None:
+    def _bias(self, features: TokenFeatures) -> Tensor | None:
         """``(B or 1, 1, 1, M + num_classes)``: every class embedding weighs as one token."""
-        bias = key_bias(features, dtype, self.proportional)
+        bias = key_bias(features, self.proportional)
         if bias is None:
             return None
         return F.pad(bias, (0, self.num_classes))[:, None, None]

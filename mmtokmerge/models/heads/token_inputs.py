@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mmtokmerge.errors import InputError, InputTypeError
@@ -56,14 +55,11 @@ def read_level(inputs: Any, index: int, channels: int) -> TokenFeatures:
     return level
 
 
-def key_bias(
-    features: TokenFeatures, dtype: torch.dtype, proportional: bool = False
-) -> Tensor | None:
-    """What is added to the attention's logits at each token, ``(B or 1, M)``; None for nothing.
+def key_bias(features: TokenFeatures, proportional: bool = False) -> Tensor | None:
+    """What is added to the logits at each token, ``(B or 1, M)`` in fp32; None for nothing.
 
     Args:
         features: The tokens.
-        dtype: Of the result.
         proportional: Whether a token weighs as much as the patches that it stands for: log of their
             number (ToMe, section 3.2, proportional attention).
 
@@ -74,4 +70,4 @@ def key_bias(
         return None
     sizes = features.assignment.sizes
     weights = sizes if proportional else sizes > 0
-    return weights.float().log().to(dtype)
+    return weights.float().log()

@@ -46,7 +46,9 @@ class ClassMasks:
         if ignore_index is not None:
             known = label != ignore_index
         wrong = known & ((label < 0) | (label >= num_classes))
-        if bool(wrong.any()):
+        if label.device.type != "cpu":  # a sentence would wait for the device
+            torch._assert_async(~wrong.any(), "a label is neither a class nor ignore_index")
+        elif bool(wrong.any()):
             raise InputError(
                 f"a label has the number {int(label[wrong][0])}, but decode_head.num_classes is "
                 f"{num_classes} and ignore_index {ignore_index}"

@@ -18,9 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmtokmerge.errors import InputError
-from mmtokmerge.kernels import similarity, triton_similarity
+from mmtokmerge.kernels import similarity
+from mmtokmerge.kernels.gpu import operators, switch
+from mmtokmerge.kernels.gpu.operators import most_similar_triton
+from mmtokmerge.kernels.gpu.switch import pays, read_switch, use_kernels, use_triton
 from mmtokmerge.kernels.similarity import most_similar
-from mmtokmerge.kernels.triton_similarity import most_similar_triton, pays, read_switch, use_triton
 
 REPO = Path(__file__).resolve().parents[2]
 Found = tuple[Tensor, Tensor]
@@ -97,7 +99,7 @@ def test_equals_torch_in_fp32(size: tuple[int, int, int, int], interpret: Run) -
 
 @pytest.mark.parametrize(("dtype", "step"), [(torch.float16, 2**-11), (torch.bfloat16, 2**-8)])
 @pytest.mark.parametrize("size", SIZES)
-def test_half_precision_rounds_only_the_destinations(
+def test_half_precision_rounds_nothing(
     size: tuple[int, int, int, int], dtype: torch.dtype, step: float, interpret: Run
 ) -> None:
     torch.manual_seed(sum(size))
@@ -105,9 +107,7 @@ def test_half_precision_rounds_only_the_destinations(
     x = torch.randn(batch, tokens, channels).to(dtype)
     destinations = torch.randn(batch, targets, channels).to(dtype)
     cosine, index = interpret(x, destinations)
-    unit = interpreted(F.normalize(destinations.float(), dim=-1), dtype).double()
-    scores = x.double() @ unit.mT / torch.linalg.vector_norm(x.double(), dim=-1, keepdim=True)
-    assert_found((cosine, index), scores, step / 16)
+    assert_found((cosine, index), cosines(x, destinations), 1e-6)
     assert (cosine - most_similar(x, destinations)[0]).abs().max() < 2 * step
 
 
@@ -115,7 +115,7 @@ def test_random_sizes(interpret: Run) -> None:
     torch.manual_seed(0)
     for _ in range(12):
         batch, tokens, targets, channels = (
-            int(torch.randint(1, high, ())) for high in (3, 70, 150, 90)
+            int(torch.randint(low, high, ())) for low, high in ((1, 3), (1, 70), (1, 150), (2, 90))
         )
         x, destinations = (
             torch.randn(batch, tokens, channels),
@@ -230,9 +230,10 @@ def test_autocast_multiplies_in_its_type(worker: ProcessPoolExecutor, interpret:
     torch.manual_seed(0)
     x, destinations = torch.randn(1, 30, 48), torch.randn(1, 40, 48)
     cosine, index = worker.submit(run_autocast, x, destinations).result()
-    unit = interpreted(F.normalize(destinations, dim=-1), torch.bfloat16).double()
-    scores = interpreted(x, torch.bfloat16).double() @ unit.mT
+    rounded = (interpreted(each, torch.bfloat16).double() for each in (x, destinations))
+    scores = next(rounded) @ next(rounded).mT
     scores = scores / torch.linalg.vector_norm(x.double(), dim=-1, keepdim=True)
+    scores = scores / torch.linalg.vector_norm(destinations.double(), dim=-1)[:, None]
     assert cosine.dtype == torch.float32
     assert_found((cosine, index), scores, 2**-12)
     assert (cosine - interpret(x, destinations)[0]).abs().max() > 2**-11
@@ -294,7 +295,7 @@ def test_compiles_for_gpus_without_one(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from mmtokmerge.kernels.triton_kernels import best_kernel, blocks_for
+    from mmtokmerge.kernels.gpu.best import TYPES, best_kernel, blocks_for
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     cut = blocks_for(1, 16384, channels, dtype)
@@ -302,8 +303,13 @@ def test_compiles_for_gpus_without_one(
     signature = dict(x_ptr=name, target_ptr=name, absent_ptr="*u8")
     signature.update(similarity_ptr="*fp32", index_ptr="*i64", epsilon="fp32")
     signature.update(dict.fromkeys(("num_tokens", "num_targets", "num_channels"), "i32"))
-    signature.update(dict.fromkeys(("stride_b", "stride_n"), "i32"))
-    constants = dict(stride_c=1, WHOLE=cut.whole, EVEN=True, PRECISION="tf32x3", UPCAST=False)
+    for prefix in ("", "target_"):
+        signature.update(dict.fromkeys((f"{prefix}stride_b", f"{prefix}stride_d"), "i32"))
+    signature["stride_n"] = "i32"
+    numbers = ("width", "rows", "columns", "cell_y", "cell_x", "offset_y", "offset_x")
+    signature.update(dict.fromkeys(numbers, "i32"))
+    constants = dict(stride_c=1, target_stride_c=1, ON_GRID=True, DTYPE=TYPES[dtype])
+    constants.update(WHOLE=cut.whole, EVEN=True, PRECISION="tf32x3", UPCAST=False)
     constants.update(BLOCK_N=cut.tokens, BLOCK_D=cut.targets, BLOCK_C=cut.channels)
     signature.update(dict.fromkeys(constants, "constexpr"))
     places = {name: index for index, name in enumerate(best_kernel.arg_names)}
@@ -330,14 +336,24 @@ def gpu_tokens(**changes: object) -> SimpleNamespace:
 def ampere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=8))
     monkeypatch.setattr(torch.version, "hip", None)
-    monkeypatch.setattr(triton_similarity, "HAS_TRITON", True)
+    monkeypatch.setattr(switch, "HAS_TRITON", True)
+    monkeypatch.setattr(switch, "_runs_on", lambda device, dtype: True)
     monkeypatch.setenv("MMTOKMERGE_TRITON", "auto")
 
 
 @pytest.mark.usefixtures("ampere")
-def test_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MMTOKMERGE_TRITON")
-    assert not use_triton(gpu_tokens(), gpu_tokens(shape=(2, 500, 64)))
+    assert use_triton(gpu_tokens(), gpu_tokens(shape=(2, 500, 64)))
+
+
+@pytest.mark.usefixtures("ampere")
+def test_off_where_torch_must_be_deterministic() -> None:
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert not use_kernels(gpu_tokens())
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.usefixtures("ampere")
@@ -366,10 +382,70 @@ def test_a_gradient_that_nobody_asks_for() -> None:
         assert use_triton(x, x)
 
 
-@pytest.mark.usefixtures("ampere")
+@pytest.fixture
+def a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which torch sees a card, and nothing has been checked yet."""
+    monkeypatch.setattr(switch, "_has_card", lambda: True)
+    monkeypatch.setattr(switch, "_is_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=8))
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(switch, "HAS_TRITON", True)
+    monkeypatch.setattr(switch, "_CHECKED", {})
+
+
+@pytest.mark.usefixtures("a_card")
 def test_older_cards_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=7))
     assert not use_triton(gpu_tokens(), gpu_tokens())
+
+
+@pytest.mark.usefixtures("a_card")
+def test_checked_once_for_each_device_and_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(switch, "agree", lambda *facts: asked.append(facts) or True)
+    for _ in range(3):
+        assert use_kernels(gpu_tokens())
+        assert use_kernels(gpu_tokens(dtype=torch.float32))
+    device = torch.device("cuda", 0)
+    assert asked == [(device, torch.bfloat16), (device, torch.float32)]
+
+
+@pytest.mark.usefixtures("a_card")
+def test_no_check_while_a_graph_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(switch, "agree", lambda *facts: True)
+    monkeypatch.setattr(switch, "_is_capturing", lambda: True)
+    assert not use_kernels(gpu_tokens())
+    monkeypatch.setattr(switch, "_is_capturing", lambda: False)
+    assert use_kernels(gpu_tokens())
+
+
+@pytest.mark.usefixtures("a_card")
+def test_a_compiler_asks_once_and_records_nothing_of_the_check(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+    monkeypatch.setattr(switch, "_is_ampere", lambda device: True)
+    monkeypatch.setattr(switch, "agree", lambda *facts: asked.append(facts) or True)
+
+    def step(x: Tensor) -> Tensor:
+        return x + 1 if switch._runs_on(x.device, x.dtype) else x - 1
+
+    compiled = torch.compile(step, backend="eager", fullgraph=True)
+    assert compiled(torch.zeros(2)).tolist() == compiled(torch.zeros(2)).tolist() == [1, 1]
+    assert asked == [(torch.device("cpu"), torch.float32)]
+
+
+def test_a_kernel_that_differs_is_left_alone_with_one_warning() -> None:
+    device = torch.device("cpu")
+
+    def broken(*facts: object) -> str:
+        raise RuntimeError("ptxas died")
+
+    with pytest.warns(UserWarning, match="do not agree.*the groups differ"):
+        assert not switch.agree(device, torch.float32, lambda *facts: "the groups differ")
+    with pytest.warns(UserWarning, match="RuntimeError: ptxas died"):
+        assert not switch.agree(device, torch.float32, broken)
+    assert switch.agree(device, torch.float32, lambda *facts: None)
 
 
 @pytest.mark.usefixtures("ampere")
@@ -393,7 +469,7 @@ def test_a_switch_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("ampere")
 def test_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_similarity, "HAS_TRITON", False)
+    monkeypatch.setattr(switch, "HAS_TRITON", False)
     assert not use_triton(gpu_tokens(), gpu_tokens())
     monkeypatch.setenv("MMTOKMERGE_TRITON", "1")
     with pytest.raises(InputError, match="Triton is not installed"):
@@ -445,16 +521,16 @@ def test_cpu_tensors_need_the_interpreter() -> None:
 
 
 def test_the_same_least_length_as_torch() -> None:
-    assert triton_similarity.EPSILON == similarity.EPSILON
+    assert operators.EPSILON == similarity.EPSILON
 
 
 def test_imports_without_triton() -> None:
     code = (
         "import sys; sys.modules['triton'] = None\n"
-        "import mmtokmerge.kernels.triton_similarity as module, torch\n"
+        "import mmtokmerge.kernels.gpu.operators, mmtokmerge.kernels.gpu.switch as module, torch\n"
         "x = torch.zeros(1, 2, 3)\n"
         "assert not module.use_triton(x, x)\n"
-        "assert 'mmtokmerge.kernels.triton_kernels' not in sys.modules"
+        "assert 'mmtokmerge.kernels.gpu.best' not in sys.modules"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -1,13 +1,12 @@
 # mypy: ignore-errors
 # Triton's kernel language looks like Python, but its values have no types that mypy knows.
-"""Kernels that find each token's most similar destination without writing the scores to memory.
+"""A kernel that finds each token's most similar destination without writing the scores to memory.
 
-A first kernel brings the destinations to unit length. In the second one, each program keeps a block
-of tokens and walks over the destinations; in registers it holds the best score and the tile of
-destinations that gave it, one for each token and column of the tile, so that the comparison over
-the columns happens once, at the end.
+Each program keeps a block of tokens and walks over the destinations, whose lengths it takes on the
+way; in registers it holds the best score and the tile of destinations that gave it, one for each
+token and column of the tile, so that the comparison over the columns happens once, at the end.
 
-``TRITON_INTERPRET=1``, set before the first import, runs both on CPU tensors.
+``TRITON_INTERPRET=1``, set before the first import, runs it on CPU tensors.
 """
 
 from __future__ import annotations
@@ -22,11 +21,12 @@ from torch import Tensor
 # Programs that keep a large GPU busy; with fewer, each one takes fewer tokens.
 ENOUGH_PROGRAMS = 128
 MAX_WHOLE_CHANNELS = 128
+TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """How one program of the second kernel is cut.
+    """How one program of the kernel is cut.
 
     Args:
         tokens: Tokens of a program.
@@ -56,27 +56,58 @@ def blocks_for(batch: int, tokens: int, channels: int, dtype: torch.dtype) -> Bl
     return Blocks(rows, 32 if single else 64, wide, whole, warps=8 if rows == 128 else 4, stages=3)
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Destinations that are tokens of a grid, one in each full cell.
+
+    Args:
+        hw: The grid ``(h, w)``.
+        cell: ``(sy, sx)`` in tokens.
+        offset: Place ``(oy, ox)`` of the destination in its cell.
+    """
+
+    hw: tuple[int, int]
+    cell: tuple[int, int]
+    offset: tuple[int, int]
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of full cells."""
+        return self.hw[0] // self.cell[0], self.hw[1] // self.cell[1]
+
+
 def launch(
-    x: Tensor, destinations: Tensor, absent: Tensor | None, dtype: torch.dtype, epsilon: float
+    x: Tensor,
+    destinations: Tensor | Grid,
+    absent: Tensor | None,
+    dtype: torch.dtype,
+    epsilon: float,
 ) -> tuple[Tensor, Tensor]:
-    """Run both kernels.
+    """Run the kernel.
 
     Args:
         x: Tokens ``(B, N, C)`` of any strides.
-        destinations: ``(B, D, C)`` of any strides, D at least 1.
+        destinations: ``(B, D, C)`` of any strides, D at least 1; or which of the tokens they are.
         absent: ``(B, D)`` bool, or None.
-        dtype: What tokens and unit destinations are multiplied in; sums are fp32.
+        dtype: What tokens and destinations are multiplied in; sums are fp32.
         epsilon: The least length that is divided by.
 
     Returns:
-        The cosine ``(B, N)`` in fp32 and the index ``(B, N)``, int64.
+        The cosine ``(B, N)`` in fp32 and the index ``(B, N)``, int64; a token of a grid that is a
+        destination has infinity and its own number.
     """
     batch, tokens, channels = x.shape
-    targets = _unit_rows(destinations, dtype, epsilon)
     similarity = torch.empty(batch, tokens, dtype=torch.float32, device=x.device)
     index = torch.empty(batch, tokens, dtype=torch.int64, device=x.device)
     if similarity.numel() == 0:
         return similarity, index
+    on_grid = isinstance(destinations, Grid)
+    if on_grid:
+        rows, columns = destinations.cells
+        targets, count = x, rows * columns
+        numbers = (destinations.hw[1], rows, columns, *destinations.cell, *destinations.offset)
+    else:
+        targets, count, numbers = destinations, destinations.shape[1], (1,) * 7
     cut = blocks_for(batch, tokens, channels, dtype)
     missing = None if absent is None else absent.contiguous().view(torch.uint8)
     best_kernel[(triton.cdiv(tokens, cut.tokens), batch)](
@@ -86,13 +117,17 @@ def launch(
         similarity,
         index,
         tokens,
-        targets.shape[1],
+        count,
         channels,
         *x.stride(),
+        *targets.stride(),
         epsilon,
+        *numbers,
+        ON_GRID=on_grid,
+        DTYPE=TYPES[dtype],
         WHOLE=cut.whole,
         EVEN=channels % cut.channels == 0,
-        PRECISION=_precision(x.device),
+        PRECISION=precision_of(x.device),
         UPCAST=INTERPRETED,
         BLOCK_N=cut.tokens,
         BLOCK_D=cut.targets,
@@ -103,64 +138,15 @@ def launch(
     return similarity, index
 
 
-def _unit_rows(x: Tensor, dtype: torch.dtype, epsilon: float) -> Tensor:
-    batch, rows, channels = x.shape
-    unit = torch.empty(batch, rows, channels, dtype=dtype, device=x.device)
-    if unit.numel() == 0:
-        return unit
-    wide = min(256, max(16, triton.next_power_of_2(channels)))
-    block = 16
-    grid = (triton.cdiv(rows, block), batch)
-    unit_kernel[grid](
-        x, unit, rows, channels, *x.stride(), epsilon, BLOCK_D=block, BLOCK_C=wide, num_warps=4
-    )
-    return unit
-
-
-def _precision(device: torch.device) -> str:
+def precision_of(device: torch.device, exact: bool = False) -> str:
     """How fp32 products are taken: in TF32 where torch may, else in three TF32 parts.
 
-    The three parts keep about fp32's precision on tensor cores; cards older than Ampere have none
-    for it.
+    The three parts keep about fp32's precision on tensor cores, and are taken if ``exact``; cards
+    older than Ampere have none for it.
     """
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
         return "ieee"
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
-
-
-@triton.jit
-def unit_kernel(
-    x_ptr,
-    unit_ptr,
-    num_rows,
-    num_channels,
-    stride_b,
-    stride_d,
-    stride_c,
-    epsilon,
-    BLOCK_D: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    """Rows ``(B, D, C)`` divided by their length, rounded to the type of ``unit_ptr``."""
-    row = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
-    present = (row < num_rows)[:, None]
-    channel = tl.arange(0, BLOCK_C)
-    batch = tl.program_id(1).to(tl.int64)
-    source = x_ptr + batch * stride_b + row.to(tl.int64)[:, None] * stride_d
-    target = unit_ptr + (batch * num_rows + row[:, None]) * num_channels
-    squares = tl.zeros((BLOCK_D,), tl.float32)
-    for start in range(0, num_channels, BLOCK_C):
-        inside = present & (start + channel < num_channels)[None, :]
-        offset = (start + channel)[None, :] * stride_c
-        values = tl.load(source + offset, mask=inside, other=0.0).to(tl.float32)
-        squares += tl.sum(values * values, axis=1)
-    length = tl.maximum(tl.sqrt_rn(squares), epsilon, propagate_nan=tl.PropagateNan.ALL)
-    for start in range(0, num_channels, BLOCK_C):
-        inside = present & (start + channel < num_channels)[None, :]
-        offset = (start + channel)[None, :] * stride_c
-        values = tl.load(source + offset, mask=inside, other=0.0).to(tl.float32)
-        unit = tl.div_rn(values, tl.broadcast_to(length[:, None], (BLOCK_D, BLOCK_C)))
-        tl.store(target + (start + channel)[None, :], unit.to(unit_ptr.dtype.element_ty), inside)
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 and not exact else "tf32x3"
 
 
 @triton.jit
@@ -176,7 +162,19 @@ def best_kernel(
     stride_b,
     stride_n,
     stride_c,
+    target_stride_b,
+    target_stride_d,
+    target_stride_c,
     epsilon,
+    width,
+    rows,
+    columns,
+    cell_y,
+    cell_x,
+    offset_y,
+    offset_x,
+    ON_GRID: tl.constexpr,
+    DTYPE: tl.constexpr,
     WHOLE: tl.constexpr,
     EVEN: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -185,16 +183,16 @@ def best_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Cosine and index of the best unit target ``(B, D, C)`` of each token ``(B, N, C)``.
+    """Cosine and index of the best target ``(B, D, C)`` of each token ``(B, N, C)``.
 
     Rows and columns past the end repeat the last one: the first of equal scores wins, so a
-    repeated target changes nothing.
+    repeated target changes nothing. On a grid the targets are tokens, found by arithmetic.
     """
     batch = tl.program_id(1).to(tl.int64)
     own = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     row = tl.minimum(own, num_tokens - 1).to(tl.int64)
     x_rows = x_ptr + batch * stride_b + row[:, None] * stride_n  # (BLOCK_N, 1)
-    targets = target_ptr + batch * num_targets * num_channels
+    targets = target_ptr + batch * target_stride_b
     channel = tl.arange(0, BLOCK_C)
     column = tl.arange(0, BLOCK_D)
 
@@ -203,25 +201,32 @@ def best_kernel(
         values = _load(x_rows + (start + channel)[None, :] * stride_c, start, num_channels, EVEN, 1)
         squares += tl.sum(values.to(tl.float32) * values.to(tl.float32), axis=1)
     if WHOLE:
-        tokens = _load(x_rows + channel[None, :] * stride_c, 0, num_channels, EVEN, 1)
-        tokens = tokens.to(target_ptr.dtype.element_ty)
+        tokens = _load(x_rows + channel[None, :] * stride_c, 0, num_channels, EVEN, 1).to(DTYPE)
 
     best = tl.full((BLOCK_N, BLOCK_D), float("-inf"), tl.float32)
     tile = tl.zeros((BLOCK_N, BLOCK_D), tl.int32)
     for first in range(0, num_targets, BLOCK_D):
         target = tl.minimum(first + column, num_targets - 1)
-        columns = targets + target.to(tl.int64)[None, :] * num_channels  # (1, BLOCK_D)
+        place = target
+        if ON_GRID:
+            place = (target // columns * cell_y + offset_y) * width
+            place += target % columns * cell_x + offset_x
+        starts = targets + place.to(tl.int64)[None, :] * target_stride_d  # (1, BLOCK_D)
         scores = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
-        if WHOLE:
-            part = _load(columns + channel[:, None], 0, num_channels, EVEN, 0)
-            scores = _dot(tokens, part, scores, PRECISION, UPCAST)
-        else:
-            for start in range(0, num_channels, BLOCK_C):
+        lengths = tl.zeros((BLOCK_D,), tl.float32)
+        for start in range(0, num_channels, BLOCK_C):
+            part = _load(
+                starts + (start + channel)[:, None] * target_stride_c, start, num_channels, EVEN, 0
+            )
+            lengths += tl.sum(part.to(tl.float32) * part.to(tl.float32), axis=0)
+            if WHOLE:
+                left = tokens
+            else:
                 offset = (start + channel)[None, :] * stride_c
-                left = _load(x_rows + offset, start, num_channels, EVEN, 1)
-                part = _load(columns + (start + channel)[:, None], start, num_channels, EVEN, 0)
-                left = left.to(target_ptr.dtype.element_ty)
-                scores = _dot(left, part, scores, PRECISION, UPCAST)
+                left = _load(x_rows + offset, start, num_channels, EVEN, 1).to(DTYPE)
+            scores = dot(left, part.to(DTYPE), scores, PRECISION, UPCAST)
+        lengths = tl.maximum(tl.sqrt_rn(lengths), epsilon, propagate_nan=tl.PropagateNan.ALL)
+        scores = scores / lengths[None, :]
         if absent_ptr is not None:
             absent = tl.load(absent_ptr + batch * num_targets + target)
             scores = tl.where((absent != 0)[None, :], float("-inf"), scores)
@@ -235,13 +240,19 @@ def best_kernel(
     length = tl.maximum(tl.sqrt_rn(squares), epsilon, propagate_nan=tl.PropagateNan.ALL)
     cosine = tl.div_rn(score, length)
     cosine = tl.minimum(cosine, 1.0, propagate_nan=tl.PropagateNan.ALL)
+    if ON_GRID:
+        y, x = own // width, own % width
+        is_target = (y % cell_y == offset_y) & (x % cell_x == offset_x)
+        is_target &= (y // cell_y < rows) & (x // cell_x < columns)
+        cosine = tl.where(is_target, float("inf"), cosine)
+        index = tl.where(is_target, y // cell_y * columns + x // cell_x, index)
     out = batch * num_tokens + own
     tl.store(similarity_ptr + out, cosine, own < num_tokens)
     tl.store(index_ptr + out, index.to(tl.int64), own < num_tokens)
 
 
 @triton.jit
-def _dot(left, right, scores, PRECISION: tl.constexpr, UPCAST: tl.constexpr):
+def dot(left, right, scores, PRECISION: tl.constexpr, UPCAST: tl.constexpr):
     """``scores + left @ right`` in fp32; the interpreter multiplies bf16 only as fp32."""
     if UPCAST:
         left, right = left.to(tl.float32), right.to(tl.float32)

@@ -1,0 +1,4 @@
+_base_ = "./segmenter_vit-t_streets_none.py"
+clap = dict(type="mmtokmerge.ConditionalLocalPooling", layer=1, threshold="auto")
+gbm = dict(type="mmtokmerge.GlobalBipartiteMerging", layer=5, threshold="auto")
+model = dict(backbone=dict(reducers=[clap, gbm]))

@@ -1,0 +1,115 @@
+# mypy: ignore-errors
+# Triton's kernel language looks like Python, but its values have no types that mypy knows.
+"""A kernel that numbers the groups of a matching by rate, and counts their tokens."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+MOST_AT_ONCE = 4096
+FAR = tl.constexpr(2.0)  # what counts as infinity: above every cosine
+
+
+def launch(
+    similarity: Tensor, best: Tensor, values: Tensor, num_targets: int, num_groups: int
+) -> tuple[Tensor, Tensor]:
+    """Run the kernel, one program for each image.
+
+    Args:
+        similarity: ``(B, N)`` fp32, the cosine of each token with its destination; infinity, or
+            NaN, for those that join before all others, destinations among them.
+        best: ``(B, N)`` int64, each token's destination.
+        values: ``(B, k)`` fp32, the k greatest of ``similarity``, in any order. Of equal ones at
+            the end the first tokens join.
+        num_targets: D.
+        num_groups: M, ``D + N - k``.
+
+    Returns:
+        ``groups (B, N)`` and ``sizes (B, M)``, both int64: tokens that join have their destination,
+        the others a group of their own after the destinations, in their order.
+    """
+    batch, tokens = similarity.shape
+    groups = torch.empty(batch, tokens, dtype=torch.int64, device=similarity.device)
+    sizes = torch.empty(batch, num_groups, dtype=torch.int64, device=similarity.device)
+    if groups.numel() == 0:
+        return groups, sizes
+    block = min(MOST_AT_ONCE, max(16, triton.next_power_of_2(tokens)))
+    groups_kernel[(batch,)](
+        similarity,
+        best,
+        values.contiguous(),
+        groups,
+        sizes,
+        tokens,
+        values.shape[1],
+        num_targets,
+        num_groups,
+        BLOCK=block,
+        num_warps=max(1, min(16, block // 256)),
+    )
+    return groups, sizes
+
+
+@triton.jit
+def groups_kernel(
+    similarity_ptr,
+    best_ptr,
+    values_ptr,
+    groups_ptr,
+    sizes_ptr,
+    num_tokens,
+    num_joined,
+    num_targets,
+    num_groups,
+    BLOCK: tl.constexpr,
+):
+    """Groups ``(B, N)`` and sizes ``(B, M)`` from the cosines and the greatest of them."""
+    batch = tl.program_id(0).to(tl.int64)
+    place = tl.arange(0, BLOCK)
+    sizes = sizes_ptr + batch * num_groups
+    for start in range(0, num_groups, BLOCK):
+        group = start + place
+        alone = (group >= num_targets).to(tl.int64)
+        tl.store(sizes + group, alone, group < num_groups)
+    tl.debug_barrier()  # the counts below are added to these
+
+    least = tl.full((BLOCK,), FAR, tl.float32)
+    for start in range(0, num_joined, BLOCK):
+        inside = start + place < num_joined
+        values = tl.load(values_ptr + batch * num_joined + start + place, inside, other=FAR)
+        least = tl.minimum(least, _finite(values))
+    bound = tl.min(least, axis=0)
+    above = 0
+    for start in range(0, num_joined, BLOCK):
+        inside = start + place < num_joined
+        values = tl.load(values_ptr + batch * num_joined + start + place, inside, other=bound)
+        above += tl.sum((_finite(values) > bound).to(tl.int32), axis=0)
+    equal_ones = num_joined - above  # of those with the bound itself
+
+    seen_equal = 0
+    seen_alone = 0
+    for start in range(0, num_tokens, BLOCK):
+        token = start + place
+        inside = token < num_tokens
+        row = batch * num_tokens + token
+        value = _finite(tl.load(similarity_ptr + row, inside, other=-FAR))
+        equal = (value == bound) & inside
+        rank = seen_equal + tl.cumsum(equal.to(tl.int32), axis=0)
+        joins = ((value > bound) | (equal & (rank <= equal_ones))) & inside
+        alone = inside & (joins == 0)
+        order = seen_alone + tl.cumsum(alone.to(tl.int32), axis=0)
+        target = tl.load(best_ptr + row, inside, other=0)
+        group = tl.where(joins, target, (num_targets - 1 + order).to(tl.int64))
+        tl.store(groups_ptr + row, group, inside)
+        tl.atomic_add(sizes + target, tl.full((BLOCK,), 1, tl.int64), joins)
+        seen_equal += tl.sum(equal.to(tl.int32), axis=0)
+        seen_alone += tl.sum(alone.to(tl.int32), axis=0)
+
+
+@triton.jit
+def _finite(value):
+    """Cosines with infinity and NaN brought to a number above all others."""
+    return tl.where(value < FAR, value, FAR)

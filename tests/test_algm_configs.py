@@ -95,6 +95,16 @@ ABLATIONS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     },
     "table12_algm_finetuned": (BOTH[0], (GBM, dict(layer=7))),
 }
+# Thresholds that the authors set by hand, and Segmenter in mmseg's settings.
+BY_HAND = {
+    "by-hand_vit-t_ade20k": 0.90,
+    "by-hand_vit-s_ade20k": 0.88,
+    "by-hand_vit-b_ade20k": 0.94,
+    "by-hand_vit-l_ade20k": 0.95,
+    "by-hand_vit-s_cityscapes": 0.955,
+    "by-hand_vit-s_pcontext": 0.88,
+}
+MMSEG = "mmseg_vit-s_ade20k"
 FINE_TUNED = {"table10d_finetuned", "table12_algm_finetuned", "table12_tome_finetuned"}
 
 
@@ -117,14 +127,14 @@ def done() -> dict[str, Any]:
 def test_the_configs_are_those_promised() -> None:
     assert {path.stem for path in (CONFIGS / "algm").glob("*.py")} == NAMES
     found = {path.stem for path in (CONFIGS / "algm" / "ablations").glob("*.py")}
-    assert found == {*ABLATIONS, *FINE_TUNED}
+    assert found == {*ABLATIONS, *FINE_TUNED, *BY_HAND, MMSEG}
 
 
 @pytest.mark.slow
 def test_every_config_runs_in_a_fresh_python(done: dict[str, Any]) -> None:
     assert set(done) == {
         *(f"algm/{name}.py" for name in NAMES),
-        *(f"algm/ablations/{name}.py" for name in {*ABLATIONS, *FINE_TUNED}),
+        *(f"algm/ablations/{name}.py" for name in {*ABLATIONS, *FINE_TUNED, *BY_HAND, MMSEG}),
     }
     for name, facts in done.items():
         assert "error" not in facts, f"{name}: {facts['error']}"
@@ -138,9 +148,12 @@ def test_every_config_runs_in_a_fresh_python(done: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_reducers_reduce_and_ask_for_their_threshold(done: dict[str, Any]) -> None:
     for name, facts in done.items():
-        keeps_all = name.endswith("_none.py") or "no-balancing" in name or "neither" in name
+        plain = name.endswith("_none.py") or MMSEG in name
+        keeps_all = plain or "no-balancing" in name or "neither" in name
+        if "by-hand" in name:
+            continue  # noise may be alike or not
         assert all((kept == facts["patches"]) == keeps_all for kept in facts["kept"]), name
-        automatic = not name.endswith("_none.py") and "tome" not in name
+        automatic = not plain and "tome" not in name
         assert bool(facts["refused"]) == automatic, name
         assert not automatic or "tools/calibrate_threshold.py" in facts["refused"]
 
@@ -218,6 +231,47 @@ def test_merging_differs_from_the_baseline_in_the_reducers_alone(name: str) -> N
 def test_an_ablation_is_its_row(name: str) -> None:
     reducers = [dict(reducer) for reducer in read(f"ablations/{name}").model.backbone.reducers]
     assert reducers == [dict(type=kind, threshold="auto", **keys) for kind, keys in ABLATIONS[name]]
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_threshold_by_hand_changes_nothing_else(name: str) -> None:
+    cfg = read(f"ablations/{name}")
+    base = read(f"segmenter_{name.removeprefix('by-hand_')}_algm")
+    reducers = cfg.model.backbone.reducers
+    assert [reducer.threshold for reducer in reducers] == [BY_HAND[name]] * 2
+    assert [dict(r, threshold="auto") for r in reducers] == base.model.backbone.reducers
+    assert without_merging(cfg) == without_merging(base)
+
+
+def test_segmenter_is_the_authors_and_mmsegs_by_name() -> None:
+    for name in NAMES:
+        if name.startswith("segmenter") and "camvid" not in name and "streets" not in name:
+            model = read(name).model
+            assert model.backbone.norm_cfg.eps == 1e-5 and model.backbone.drop_path_rate == 0.1
+            head = model.decode_head
+            assert (head.drop_rate, head.drop_path_rate) == (0.1, 0.0)
+            if "ade20k" in name:
+                assert model.test_cfg.stride == model.test_cfg.crop_size
+    model = read(f"ablations/{MMSEG}").model
+    assert model.backbone.norm_cfg.eps == 1e-6 and tuple(model.test_cfg.stride) == (480, 480)
+    assert (model.decode_head.drop_rate, model.decode_head.drop_path_rate) == (0.0, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("segmenter_vit-s", (520, 693)), ("setr_vit-b", (390, 520))]
+)
+def test_pascal_context_has_each_networks_scale(name: str, size: tuple[int, int]) -> None:
+    """A photo of 375x500: Segmenter's shorter side is 520, mmseg's longer one."""
+    import numpy as np
+    from mmcv.transforms import Resize
+
+    cfg = read(f"{name}_pcontext_none")
+    (step,) = [s for s in cfg.test_dataloader.dataset.pipeline if s.type == "Resize"]
+    resize = Resize(**{key: value for key, value in step.items() if key != "type"})
+    found = resize(dict(img=np.zeros((375, 500, 3), np.uint8)))["img"].shape[:2]
+    assert found == size
+    train = [s for s in cfg.train_dataloader.dataset.pipeline if s.type == "RandomResize"]
+    assert train[0].scale == step.scale
 
 
 @pytest.mark.parametrize("name", sorted(set(ABLATIONS) - FINE_TUNED))

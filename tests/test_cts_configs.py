@@ -51,8 +51,8 @@ SHARING = [
 ]
 # Data set of a policy network: crop, S of a crop's superpatches, and what border cells are.
 POLICIES = {
-    "ade20k": ((512, 512), 103, "ignore"),
-    "ade20k-640": ((640, 640), 160, "ignore"),
+    "ade20k": ((512, 512), 103, "edge"),
+    "ade20k-640": ((640, 640), 160, "edge"),
     "cityscapes": ((768, 768), 336, "split"),
     "pcontext": ((480, 480), 90, "split"),
     "camvid": ((288, 352), 39, "split"),
@@ -213,7 +213,11 @@ def test_policy_networks_train_as_published(name: str) -> None:
         assert (optimizer.weight_decay, cfg.train_cfg.max_iters) == (1e-3, 50_000)
     network = (name if name == "camvid" else name.partition("-")[0], cfg.model.to_dict())
     network[1]["data_preprocessor"].pop("size")
-    assert network[1] == cfg.policy.network.to_dict()
+    assert network[1] == dict(cfg.policy.network.to_dict(), pretrained=name != "camvid")
+    if name.startswith("ade20k"):  # resized whatever the shape, flipped, nothing else
+        steps = [step.type for step in cfg.train_dataloader.dataset.pipeline[2:]]
+        own = "mmtokmerge.GenerateSharingTargets"
+        assert steps == ["Resize", "RandomFlip", own, "PackSegInputs"]
 
 
 def through(pipeline: list[Any], side: tuple[int, int]) -> dict[str, Any]:
@@ -245,6 +249,7 @@ def test_a_policy_network_trains_a_step() -> None:
     np.random.seed(0)
     cfg = read("policynet_camvid")
     model = MODELS.build(cfg.model)
+    assert model.pretrained is False
     model.init_weights()
     optimizer = OptimWrapper(
         torch.optim.AdamW(model.parameters(), lr=cfg.optim_wrapper.optimizer.lr)

@@ -40,7 +40,10 @@ def by_loops(label: np.ndarray, cell: int, border: str) -> list[list[int]]:
             if len(classes) > 1:
                 row.append(0)
             elif classes and 255 in kinds:
-                row.append(0 if border == "split" else 255)
+                last_row, last_column = top + cell >= label.shape[0], left + cell >= label.shape[1]
+                on_edge = top == 0 or left == 0 or last_row or last_column
+                leaves_out = border == "ignore" or (border == "edge" and on_edge)
+                row.append(255 if leaves_out else 0)
             else:
                 row.append(1)
         rows.append(row)
@@ -51,7 +54,7 @@ def by_loops(label: np.ndarray, cell: int, border: str) -> list[list[int]]:
     st.integers(1, 13),
     st.integers(1, 13),
     st.integers(1, 5),
-    st.sampled_from(["split", "ignore"]),
+    st.sampled_from(["split", "ignore", "edge"]),
     st.integers(0, 2**16),
 )
 def test_targets_equal_loops(h: int, w: int, cell: int, border: str, seed: int) -> None:

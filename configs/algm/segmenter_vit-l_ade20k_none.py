@@ -11,5 +11,5 @@ model = dict(
         img_size=(640, 640),
         init_cfg=dict(type="Pretrained", checkpoint=checkpoint),
     ),
-    test_cfg=dict(crop_size=(640, 640), stride=(608, 608)),
+    test_cfg=dict(crop_size=(640, 640), stride=(640, 640)),
 )

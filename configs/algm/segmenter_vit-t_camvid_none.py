@@ -8,10 +8,10 @@ _base_ = [
 # of 23x30 in the test. A class weighs the square root of the median frequency over its own.
 model = dict(
     data_preprocessor=dict(size=(288, 352)),
-    backbone=dict(img_size=(288, 352), drop_path_rate=0.0),
+    backbone=dict(img_size=(288, 352), drop_path_rate=0.0, norm_cfg=dict(eps=1e-6)),
     decode_head=dict(
         num_classes=11,
-        drop_path_rate=0.0,
+        drop_rate=0.0,
         loss_decode=dict(
             class_weight=[0.53, 0.45, 2.2, 0.39, 1.0, 0.65, 2.0, 1.4, 0.89, 2.5, 3.0],
         ),

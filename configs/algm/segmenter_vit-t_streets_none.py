@@ -8,10 +8,10 @@ _base_ = [
 # that make up for how few pixels the small classes have.
 model = dict(
     data_preprocessor=dict(size=(256, 512)),
-    backbone=dict(img_size=(256, 512), drop_path_rate=0.0),
+    backbone=dict(img_size=(256, 512), drop_path_rate=0.0, norm_cfg=dict(eps=1e-6)),
     decode_head=dict(
         num_classes=19,
-        drop_path_rate=0.0,
+        drop_rate=0.0,
         loss_decode=dict(
             # fence, pole, traffic light and traffic sign stand at 4 to 7
             class_weight=[1.0] * 4 + [2.0] * 4 + [1.0] * 3 + [1.5, 1.5] + [1.0] * 5 + [1.5],

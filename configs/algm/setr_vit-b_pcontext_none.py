@@ -1,6 +1,6 @@
 _base_ = [
     "../_base_/models/setr_vit-b.py",
-    "../_base_/datasets/pascal_context.py",
+    "../_base_/datasets/pascal_context_mmseg.py",
     "../_base_/schedules/setr_80k.py",
     "../_base_/default_runtime.py",
 ]

@@ -25,6 +25,7 @@ test_evaluator = val_evaluator
 
 model = dict(
     _base_.policy_network,
+    pretrained=False,
     data_preprocessor=dict(_base_.policy_network.data_preprocessor, size=(288, 352)),
 )
 

@@ -1,6 +1,7 @@
-# Pascal-Context, 59 classes and the background, in mmseg's layout and scales: the longer side is
-# 520 pixels, crops are 480. Crops are (height, width), scales (width, height). The data's place:
-# the environment variable MMTOKMERGE_PCONTEXT, or data/VOCdevkit/VOC2010.
+# Pascal-Context, 59 classes and the background, in mmseg's layout and Segmenter's scales: the
+# shorter side is 520 pixels, crops are 480; mmseg's scales: pascal_context_mmseg.py. Crops are
+# (height, width), scales (width, height). The data's place: the environment variable
+# MMTOKMERGE_PCONTEXT, or data/VOCdevkit/VOC2010.
 _base_ = ["./tta.py"]
 dataset_type = "mmtokmerge.PascalContextDataset"
 data_root = "{{$MMTOKMERGE_PCONTEXT:data/VOCdevkit/VOC2010}}"
@@ -8,7 +9,7 @@ crop_size = (480, 480)
 train_pipeline = [
     dict(type="mmtokmerge.LoadImage"),
     dict(type="mmtokmerge.LoadSegAnnotations"),
-    dict(type="RandomResize", scale=(520, 520), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type="RandomResize", scale=(4160, 520), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PhotoMetricDistortion"),
@@ -18,7 +19,7 @@ test_pipeline = [
     # found by this name by mmseg's inferencers; the data set puts mmtokmerge.LoadImage in its place
     dict(type="LoadImageFromFile"),
     # before the label is loaded: predictions are compared at the label's own size
-    dict(type="Resize", scale=(520, 520), keep_ratio=True),
+    dict(type="Resize", scale=(4160, 520), keep_ratio=True),
     dict(type="mmtokmerge.LoadSegAnnotations"),
     dict(type="PackSegInputs"),
 ]

@@ -1,8 +1,7 @@
 # The policy network of CTS, section 4.3: EfficientNet-Lite0, whose last map of 320 channels has one
 # cell of 32 pixels a superpatch. It normalises images by itself, whatever the network that it
 # serves does. `policy` is for `model.backbone.sharing`; set its checkpoint to trained weights.
-# To train from ImageNet's weights, a file of timm's: pretrained=True and
-# pretrained_cfg_overlay=dict(file=...) in `model.backbone`.
+# It is trained from ImageNet's weights, which timm publishes; pretrained=False trains from scratch.
 policy_network = dict(
     type="mmtokmerge.PolicyNetwork",
     backbone=dict(
@@ -13,6 +12,7 @@ policy_network = dict(
         out_indices=(4,),
     ),
     in_channels=320,
+    pretrained=True,
     data_preprocessor=dict(
         type="mmseg.SegDataPreProcessor",
         mean=[127.5, 127.5, 127.5],

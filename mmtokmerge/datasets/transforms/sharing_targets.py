@@ -10,7 +10,7 @@ from mmcv.transforms import BaseTransform
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.registry import TRANSFORMS
 
-BORDERS = ("split", "ignore")
+BORDERS = ("split", "ignore", "edge")
 
 
 @TRANSFORMS.register_module()
@@ -26,8 +26,9 @@ class GenerateSharingTargets(BaseTransform):
     Args:
         patch_size: Side of a patch in pixels.
         superpatch: Side of a superpatch in patches.
-        border: Cells of one class and ignored pixels are not shared ('split') or left out of loss
-            and metric ('ignore').
+        border: Cells of one class and ignored pixels are not shared ('split'), left out of loss
+            and metric ('ignore'), or left out if they lie on the image's edge and not shared
+            elsewhere ('edge', as CTS's authors do on ADE20K).
         ignore_index: The id of ignored pixels, and of the cells that are left out.
 
     Raises:
@@ -49,7 +50,7 @@ class GenerateSharingTargets(BaseTransform):
                 raise InputError(f"{name} must be at least 1, got {value}")
         if border not in BORDERS:
             raise InputError(
-                f"border={border!r} is unknown, allowed are {' and '.join(map(repr, BORDERS))}"
+                f"border={border!r} is unknown, allowed are {', '.join(map(repr, BORDERS))}"
             )
         self.cell = patch_size * superpatch
         self.border = border
@@ -83,7 +84,11 @@ def sharing_targets(
     single = all_ignored | (least == greatest)
     mixed = single & any_ignored & ~all_ignored
     targets = single.astype(np.uint8)
+    inner = mixed.copy()
+    inner[[0, -1]] = inner[:, [0, -1]] = False
     targets[mixed] = 0 if border == "split" else ignore_index
+    if border == "edge":
+        targets[inner] = 0
     return targets
 
 

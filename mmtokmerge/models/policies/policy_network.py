@@ -13,7 +13,9 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmtokmerge.checks import boolean
 from mmtokmerge.errors import InputError
+from mmtokmerge.models.weights.imagenet import load_imagenet
 from mmtokmerge.registry import MODELS
 
 SHARE = 1
@@ -35,12 +37,17 @@ class PolicyNetwork(BaseSegmentor):
         ignore_index: Label that takes no part in the loss.
         data_preprocessor: mmseg's; its mean and std are the network's own normalisation, in which
             a segmentation network that uses the policy feeds it too.
+        pretrained: Begin training from timm's ImageNet weights of the backbone, a
+            ``TIMMBackbone``, as the paper does. Acts in :meth:`init_weights` alone: a network that
+            is loaded from a checkpoint fetches nothing.
         init_cfg: MMEngine's initialisation.
         train_cfg: Unused; configs of mmseg's models carry it.
         test_cfg: Unused; configs of mmseg's models carry it.
 
     Raises:
-        ValueError: If the backbone's map has not ``in_channels`` channels; at the first forward.
+        TypeError: If ``pretrained`` is not True or False.
+        ValueError: If the backbone's map has not ``in_channels`` channels, at the first forward; or
+            ImageNet's weights are asked for where there are none or they cannot be fetched.
     """
 
     def __init__(
@@ -51,11 +58,15 @@ class PolicyNetwork(BaseSegmentor):
         cell: int = 32,
         ignore_index: int = 255,
         data_preprocessor: Mapping[str, Any] | None = None,
+        pretrained: bool = False,
         init_cfg: Any = None,
         train_cfg: Any = None,
         test_cfg: Any = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        boolean("pretrained", pretrained)
+        self.pretrained = pretrained
+        self.name = backbone.get("model_name")
         self.backbone = MODELS.build(dict(backbone))
         self.in_index = in_index
         self.cell = cell
@@ -65,6 +76,8 @@ class PolicyNetwork(BaseSegmentor):
     def init_weights(self) -> None:
         """Initialise the backbone by its own rules, the classifier as mmseg does ``conv_seg``."""
         super().init_weights()
+        if self.pretrained:
+            load_imagenet(getattr(self.backbone, "timm_model", None), self.name)
         normal_init(self.classifier, mean=0, std=0.01)
 
     def extract_feat(self, inputs: Tensor) -> Tensor:

@@ -1,0 +1,4 @@
+# The threshold that ALGM's authors set by hand, 0.9, instead of one computed from data.
+_base_ = "../segmenter_vit-t_ade20k_algm.py"
+reducers = [dict(reducer, threshold=0.9) for reducer in (_base_.clap, _base_.gbm)]
+model = dict(backbone=dict(reducers=reducers))

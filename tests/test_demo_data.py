@@ -103,3 +103,20 @@ def test_label_follows_the_picture():
     light = image.mean(axis=2)
     lamp_box, sky = light[label == CLASS["traffic light"]], light[label == CLASS["sky"]]
     assert np.median(lamp_box) < np.median(sky) - 40
+
+
+def test_endless_streets_take_a_pipeline_that_loads_files() -> None:
+    """Calibration runs training images through the test pipeline, which names the loading."""
+    from mmengine.registry import DefaultScope
+
+    from mmtokmerge.datasets.endless_streets import EndlessStreets
+
+    pipeline = [
+        dict(type="LoadImageFromFile"),
+        dict(type="mmtokmerge.LoadSegAnnotations"),
+        dict(type="PackSegInputs"),
+    ]
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        sample = EndlessStreets(num_scenes=1, sizes=[(64, 128)], pipeline=pipeline)[0]
+    assert tuple(sample["inputs"].shape) == (3, 64, 128)
+    assert sample["data_samples"].gt_sem_seg.shape == (64, 128)

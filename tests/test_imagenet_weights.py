@@ -9,8 +9,9 @@ import pytest
 import torch
 
 pytest.importorskip("mmseg", reason="needs MMSegmentation")
-timm = pytest.importorskip("timm", reason="needs timm")
+pytest.importorskip("timm", reason="needs timm")
 
+import timm
 from mmengine.registry import DefaultScope
 
 from mmtokmerge.errors import InputError

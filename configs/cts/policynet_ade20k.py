@@ -7,8 +7,9 @@ _base_ = [
     "../_base_/default_runtime.py",
 ]
 # The authors' augmentation: images at 512x512 whatever their shape, and flipped; tested so too, so
-# that precision is that of S = 103 of 256 superpatches, as in the paper. Cells on the image's edge that hold
-# one class and ignored pixels are left out of loss and metric; inner ones count as "do not share".
+# that precision is that of S = 103 of 256 superpatches, as in the paper. Cells on the image's edge
+# that hold one class and ignored pixels are left out of loss and metric; inner ones count as "do
+# not share".
 targets = dict(type="mmtokmerge.GenerateSharingTargets", border="edge")
 whole = dict(type="Resize", scale=(512, 512), keep_ratio=False)
 train_pipeline = [

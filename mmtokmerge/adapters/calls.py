@@ -44,7 +44,7 @@ def apply(
     *,
     proportional: bool | None = None,
     threshold: float | None = None,
-    keep: Sequence[float] | None = None,
+    keep: float | Sequence[float] | None = None,
     window: int | tuple[int, int] | None = None,
     count: int | None = None,
     rate: float | None = None,
@@ -59,17 +59,19 @@ def apply(
         model: A model of one of the known hosts, or one that holds such an encoder.
         merging: Of SegFormer's encoders 'none' (faster exact kernels alone), 'hq', 'fast', 'n2d',
             'plus', or four stage dicts, as :class:`mmtokmerge.MiTPlusPlus` takes them. Of plain
-            ViTs 'none', 'algm' (with ``threshold`` or ``keep``) or 'tome' (with ``count`` or
-            ``rate``).
+            ViTs 'none', 'algm' (with ``threshold`` or ``keep``), 'tome' or 'pitome' (``count`` or
+            ``rate``), 'evit' or 'elvit' (``keep``).
         proportional: Merged keys weigh by the log of their size. None leaves it as the stages say;
-            of plain ViTs it is on for 'tome' and off for 'algm'.
+            of plain ViTs it is on for 'tome' and 'pitome' and off for the others.
         threshold: Cosine above which ALGM merges, see :func:`calibrate`.
         keep: ALGM at a fixed rate, whose shapes do not depend on the image: the shares of the
-            patches that are left after local and after global merging, such as ``(1/2, 1/3)``.
+            patches that are left after local and after global merging, such as ``(1/2, 1/3)``. One
+            share of 'evit' and 'elvit'.
         window: Patches of ALGM's local windows, 2 for 2x2.
-        count: Tokens that ToMe merges in each layer.
-        rate: Share of a layer's tokens that ToMe merges in it, at most 0.5.
-        layers: Layers, counted from 1: ALGM's local and global one, ToMe's all.
+        count: Tokens that ToMe or PiToMe merges in each layer.
+        rate: Share of a layer's tokens that they merge in it, at most 0.5.
+        layers: Layers, counted from 1: ALGM's local and global one, ToMe's and PiToMe's all, EViT's
+            4, 7 and 10 of 12, ELViT's one, after a third of them.
 
     Returns:
         Which layers were changed and how many tokens each keeps; it prints as a table.

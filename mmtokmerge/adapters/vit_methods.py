@@ -1,4 +1,4 @@
-"""ALGM and ToMe put into a host's plain ViT: options, reducers, and the report."""
+"""ALGM, ToMe and others put into a host's plain ViT: options, reducers, and the report."""
 
 from __future__ import annotations
 
@@ -16,15 +16,25 @@ from mmtokmerge.checks import boolean, one_of, whole_number
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.layers.reducers import (
     ConditionalLocalPooling,
+    EViT,
     GlobalBipartiteMerging,
     GlobalMergingByRate,
     LocalMergingByRate,
+    PiToMe,
     Reducer,
+    TokenClustering,
     ToMe,
 )
 
-METHODS = ("none", "algm", "tome")
-OPTIONS = {"none": (), "algm": ("threshold", "keep", "window"), "tome": ("count", "rate")}
+METHODS = ("none", "algm", "tome", "pitome", "evit", "elvit")
+OPTIONS = {
+    "none": (),
+    "algm": ("threshold", "keep", "window"),
+    "tome": ("count", "rate"),
+    "pitome": ("count", "rate"),
+    "evit": ("keep",),
+    "elvit": ("keep",),
+}
 
 
 @dataclass(frozen=True)
@@ -34,16 +44,17 @@ class Options:
     Args:
         threshold: Of ALGM, the cosine above which tokens merge.
         keep: Of ALGM at a fixed rate: the shares of the patches that are left after local and after
-            global merging.
+            global merging; of EViT the share of a layer's tokens, of ELViT that of the patches.
         window: Of ALGM's local merging, in patches.
-        count: Of ToMe: tokens that merge in each layer.
-        rate: Of ToMe: share of the tokens of each layer that merge in it.
-        layers: Layers, counted from 1: of ALGM the local and the global one, of ToMe all.
-        proportional: Merged tokens weigh by the log of their size; on for ToMe, else off.
+        count: Of ToMe and PiToMe: tokens that merge in each layer.
+        rate: Of ToMe and PiToMe: share of the tokens of each layer that merge in it.
+        layers: Layers, counted from 1: of ALGM the local and the global one, of ToMe and PiToMe
+            all, of EViT 4, 7 and 10 of 12, of ELViT one, a third of the depth.
+        proportional: Merged tokens weigh by the log of their size; on for ToMe and PiToMe.
     """
 
     threshold: float | None = None
-    keep: Sequence[float] | None = None
+    keep: float | Sequence[float] | None = None
     window: int | tuple[int, int] | None = None
     count: int | None = None
     rate: float | None = None
@@ -70,6 +81,10 @@ def check(encoder: Encoder, merging: Any, options: Options) -> dict[int, list[Re
         raise InputError(
             f"merging='none' changes nothing of {encoder.name}: its attention has no faster kernel"
         )
+    if merging == "evit" and encoder.num_prefix == 0:
+        raise InputError(
+            f"merging='evit' asks what the class token attends to, and {encoder.name} has none"
+        )
     return read_reducers(merging, options, len(encoder.layers), encoder)
 
 
@@ -82,7 +97,7 @@ def apply_to(encoder: Encoder, merging: str, options: Options) -> Report:
     reducers = check(encoder, merging, options)
     proportional = options.proportional
     if proportional is None:
-        proportional = merging == "tome"
+        proportional = merging in ("tome", "pitome")
     report = Report(encoder.name, merging, ViTPlan(encoder, reducers))
     put_in(encoder, reducers, proportional, report)
     if not report.layers:
@@ -161,7 +176,12 @@ def read_reducers(
             raise InputError(f"{name}={value!r} does nothing with merging={merging!r}: {takes}")
     if merging == "none":
         return {}
-    made = _algm(options, depth) if merging == "algm" else _tome(options, depth, encoder)
+    if merging == "algm":
+        made = _algm(options, depth)
+    elif merging in ("tome", "pitome"):
+        made = _tome(merging, options, depth, encoder)
+    else:
+        made = _keeping(merging, options, depth)
     reducible = depth if encoder.num_reducible is None else encoder.num_reducible
     for number in made:
         if not 1 <= number <= reducible:
@@ -206,20 +226,44 @@ def _algm(options: Options, depth: int) -> dict[int, list[Reducer]]:
     return {local: [first, second]} if local == other else {local: [first], other: [second]}
 
 
-def _tome(options: Options, depth: int, encoder: Encoder) -> dict[int, list[Reducer]]:
+def _tome(merging: str, options: Options, depth: int, encoder: Encoder) -> dict[int, list[Reducer]]:
     reducible = depth if encoder.num_reducible is None else encoder.num_reducible
     layers = range(1, reducible + 1) if options.layers is None else options.layers
     if not isinstance(layers, Sequence) or not layers:
-        raise InputTypeError(f"layers of ToMe are a list of at least one layer, got {layers!r}")
+        raise InputTypeError(f"layers of {merging} are a list of at least one, got {layers!r}")
     if (options.count is None) == (options.rate is None):
         raise InputError(
-            "merging='tome' takes count=, tokens that merge in each layer, or rate=, the share of "
-            "a layer's tokens that merge in it"
+            f"merging={merging!r} takes count=, tokens that merge in each layer, or rate=, the "
+            "share of a layer's tokens that merge in it"
         )
-    return {
-        whole_number("layers", number, 1): [ToMe(options.count, layer=number, rate=options.rate)]
-        for number in layers
-    }
+    made: dict[int, list[Reducer]] = {}
+    for number in layers:
+        settings: Any = dict(layer=whole_number("layers", number, 1), rate=options.rate)
+        if merging == "tome":
+            made[number] = [ToMe(options.count, **settings)]
+        else:  # the margin falls with the depth (PiToMe, section 3.2)
+            margin = 0.9 - 0.9 * number / depth
+            made[number] = [PiToMe(options.count, margin=margin, **settings)]
+    return made
+
+
+def _keeping(merging: str, options: Options, depth: int) -> dict[int, list[Reducer]]:
+    """EViT and ELViT, told how much stays."""
+    keep = options.keep
+    if keep is None or isinstance(keep, bool) or not isinstance(keep, (int, float)):
+        raise InputError(f"merging={merging!r} takes keep=, a share above 0, up to 1, got {keep!r}")
+    several = merging == "evit"
+    layers = options.layers
+    if layers is None:
+        thirds = [depth * part // 12 for part in (4, 7, 10)] if several else [depth // 3]
+        layers = sorted({max(1, number) for number in thirds})
+    if not isinstance(layers, Sequence) or not layers or (len(layers) > 1 and not several):
+        count = "a list of at least one" if several else "a list of one"
+        raise InputTypeError(f"layers of {merging} are {count}, got {layers!r}")
+    numbers = [whole_number("layers", number, 1) for number in layers]
+    if several:
+        return {number: [EViT(keep, layer=number)] for number in numbers}
+    return {number: [TokenClustering(keep, layer=number)] for number in numbers}
 
 
 def global_layer(depth: int) -> int:

@@ -28,7 +28,8 @@ class EndlessStreets(BaseSegDataset):
         num_scenes: Number of scenes, the dataset's length.
         sizes: Heights and widths in pixels, of which each scene has one, drawn by its own seed.
         seed: Another seed gives other streets.
-        pipeline: Transforms after loading: the samples hold ``img`` and ``gt_seg_map``.
+        pipeline: Transforms; those that load a file are left out, since the samples hold ``img``
+            and ``gt_seg_map``.
         serialize_data: As mmseg's data sets take it; there is no list to serialize.
 
     Raises:
@@ -58,7 +59,8 @@ class EndlessStreets(BaseSegDataset):
         self.num_scenes = num_scenes
         self.sizes = [tuple(size) for size in sizes]
         self.seed = seed
-        super().__init__(pipeline=list(pipeline), serialize_data=serialize_data)
+        drawn = [step for step in pipeline if not _reads_a_file(step)]
+        super().__init__(pipeline=drawn, serialize_data=serialize_data)
 
     def full_init(self) -> None:
         """Nothing to list: scenes are drawn one by one."""
@@ -80,3 +82,10 @@ class EndlessStreets(BaseSegDataset):
             seg_fields=["gt_seg_map"],
             sample_idx=int(idx),
         )
+
+
+def _reads_a_file(step: Any) -> bool:
+    """Whether a transform of a pipeline is one of those that load images or labels."""
+    return isinstance(step, dict) and str(step.get("type", "")).rpartition(".")[2].startswith(
+        "Load"
+    )

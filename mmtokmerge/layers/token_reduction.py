@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.unpadded import remember
 from mmtokmerge.layers.layout import to_map
-from mmtokmerge.layers.reducers.base import AFTER, BETWEEN, Reducer
+from mmtokmerge.layers.reducers.base import AFTER, BETWEEN, CLASS_ATTENTION, Reducer
 from mmtokmerge.layers.tokens import TokenFeatures
 from mmtokmerge.merging import TokenAssignment
 from mmtokmerge.merging.trace import TOKENS, is_traced, report, report_end, report_layer
@@ -194,5 +194,18 @@ def or_identity(
 
 
 def _of_attention(qkv: Tensor | Sequence[Tensor], reducer: Reducer, first: int) -> Tensor:
-    """Queries, keys or values ``(B, M, d)``, the mean over the heads, of the patches."""
+    """Queries, keys or values ``(B, M, d)``, the mean over the heads, of the patches.
+
+    Or, where a reducer asks for it, how much the class token attends to each, ``(B, M, 1)``.
+    """
+    if reducer.feature == CLASS_ATTENTION:
+        if first == 0:
+            raise InputError(
+                f"{type(reducer).__name__} asks what the class token attends to, but the network "
+                "has none: set with_cls_token=True"
+            )
+        q, k = qkv[0], qkv[1]
+        scores = (q[:, :, :1] * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, heads, 1, P + M)
+        attention: Tensor = scores.float().softmax(-1).mean(1)[:, 0, first:, None]
+        return attention
     return qkv["QKV".index(reducer.feature)].mean(1)[:, first:]

@@ -6,16 +6,25 @@ from collections.abc import Sequence
 
 from mmtokmerge.layers.reducers import (
     ConditionalLocalPooling,
+    EViT,
     GlobalBipartiteMerging,
     Reducer,
     ThresholdReducer,
+    TokenClustering,
     ToMe,
 )
+from mmtokmerge.layers.reducers.base import CLASS_ATTENTION
 from mmtokmerge.merging import Matcher
 from mmtokmerge.models.policies import TokenSharing
 
 SHORT_NAMES = {ConditionalLocalPooling: "CLAP", GlobalBipartiteMerging: "GBM"}
-FEATURES = {"X": "tokens", "K": "keys", "Q": "queries", "V": "values"}
+FEATURES = {
+    "X": "tokens",
+    "K": "keys",
+    "Q": "queries",
+    "V": "values",
+    CLASS_ATTENTION: "attention of the class token",
+}
 
 
 def name_of(reducer: Reducer) -> str:
@@ -40,7 +49,14 @@ def describe_reducer(reducer: Reducer) -> str:
     if isinstance(reducer, ThresholdReducer):
         words.append(f"τ {float(reducer.threshold):.4g}" + (" (auto)" if reducer.auto else ""))
     if isinstance(reducer, ToMe):
-        words.append(f"{reducer.num_merged} tokens a layer")
+        by_rate = reducer.num_merged is None
+        words.append(
+            f"{reducer.rate:.0%} of a layer's tokens"
+            if by_rate
+            else f"{reducer.num_merged} tokens a layer"
+        )
+    if isinstance(reducer, (EViT, TokenClustering)):
+        words.append(f"{reducer.keep:.0%} left")
     if reducer.feature != "X":
         words.append(f"{FEATURES[reducer.feature]} compared")
     if reducer.position == "after":

@@ -22,6 +22,9 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "keep": ("algm", KEEP),
     "tome": ("tome", dict(count=3)),
     "tome-rate": ("tome", dict(rate=0.1, layers=[1, 2])),
+    "pitome": ("pitome", dict(count=3)),
+    "evit": ("evit", dict(keep=0.5, layers=[1, 2])),
+    "elvit": ("elvit", dict(keep=0.3, layers=[1])),
 }
 
 
@@ -58,6 +61,10 @@ def test_outputs_keep_their_shapes_and_remove_gives_the_model_back(host: str, me
     x, keys, modules = images(model), list(model.state_dict()), dict(model.named_modules())
     expected = outputs(model, x)
     merging, options = METHODS[method]
+    if host == "vitpose" and merging == "evit":
+        with pytest.raises(InputError, match=r"what the class token attends to, and .* has none"):
+            mmtokmerge.apply(model, merging, **options)
+        return
     mmtokmerge.apply(model, merging, **options)
     found = outputs(model, x)
     assert [a.shape for a in found] == [b.shape for b in expected]
@@ -150,6 +157,27 @@ def test_fixed_rates_equal_our_own_vit() -> None:
 def test_tome_equals_our_own_vit() -> None:
     reducers = [dict(type="mmtokmerge.ToMe", layer=[1, 2, 3, 4], num_merged=3)]
     timm_equals_own(reducers, True, merging="tome", count=3)
+
+
+@pytest.mark.parametrize(
+    ("reducers", "merging", "options"),
+    [
+        (
+            [
+                dict(type="mmtokmerge.PiToMe", layer=n, num_merged=3, margin=0.9 - 0.225 * n)
+                for n in (1, 2, 3, 4)
+            ],
+            "pitome",
+            dict(count=3),
+        ),
+        ([dict(type="mmtokmerge.EViT", layer=[1, 2, 3], keep=0.7)], "evit", dict(keep=0.7)),
+        ([dict(type="mmtokmerge.TokenClustering", layer=1, keep=0.3)], "elvit", dict(keep=0.3)),
+    ],
+)
+def test_other_methods_equal_our_own_vit(
+    reducers: list[dict[str, Any]], merging: str, options: dict[str, Any]
+) -> None:
+    timm_equals_own(reducers, merging == "pitome", merging=merging, **options)
 
 
 @pytest.mark.parametrize("host", ["timm-vit", "dinov2", "dinov3", "beit", "eomt"])
@@ -279,6 +307,10 @@ def test_calibration_is_the_papers_formula() -> None:
     ("merging", "options", "sentence"),
     [
         ("hq", {}, "merging='hq' is unknown, allowed are 'none', 'algm', 'tome'"),
+        ("evit", {}, "merging='evit' takes keep="),
+        ("elvit", dict(keep=(0.5, 0.3)), "merging='elvit' takes keep="),
+        ("elvit", dict(keep=0.5, layers=[1, 2]), "layers of elvit are a list of one"),
+        ("pitome", {}, "merging='pitome' takes count="),
         ("algm", {}, "takes threshold="),
         ("algm", dict(threshold=0.5, keep=(0.5, 0.3)), "takes threshold="),
         ("algm", dict(threshold=2.0), "threshold must be from -1 to 1"),
@@ -294,7 +326,7 @@ def test_calibration_is_the_papers_formula() -> None:
         ("algm", dict(keep=(1.0, 1.0)), "merges nothing: take merging='none'"),
         ("algm", dict(threshold=0.5, layers=3), "layers of ALGM are two"),
         ("algm", dict(threshold=0.5, proportional="no"), "proportional must be True or False"),
-        ("tome", dict(count=3, layers=[]), "a list of at least one layer"),
+        ("tome", dict(count=3, layers=[]), "a list of at least one"),
     ],
 )
 def test_wrong_settings_are_a_sentence_and_change_nothing(

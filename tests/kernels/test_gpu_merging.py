@@ -349,6 +349,26 @@ def test_compiles_for_gpus_without_one(
     assert compiled.metadata.shared <= 99 * 1024  # the least of the cards from Ampere on
 
 
+def test_operations_are_counted_as_torchs_are() -> None:
+    """A counter of operations sees the products inside the kernels."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    if torch.cuda.is_available():
+        pytest.skip("a card answers for itself")
+    pytest.importorskip("triton")
+    counts = []
+    for switch in ("auto", "0"):
+        with pytest.MonkeyPatch.context() as patch, FakeTensorMode():
+            patch.setenv("MMTOKMERGE_TRITON", switch)
+            x = torch.empty(2, 63, 16, device="cuda")
+            with FlopCounterMode(display=False) as counter:
+                bipartite_matching(x, (7, 9), rate=0.5, stride=2)
+                bipartite_matching(x, count=9)
+            counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] == 2 * 2 * 16 * (63 * 12 + 32 * 31)
+
+
 def test_fake_tensors_of_a_card_take_the_kernels() -> None:
     """What counts or sizes a forward on a machine without a card sees what a card would run."""
     from torch._subclasses.fake_tensor import FakeTensorMode

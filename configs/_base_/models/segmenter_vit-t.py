@@ -1,4 +1,4 @@
-# Segmenter with ViT-T/16 and its mask transformer, on tokens, as the authors of ALGM and CTS have it:
+# Segmenter with ViT-T/16 and its mask transformer, on tokens, as ALGM's and CTS's authors have it:
 # dropout 0.1 and no drop path in the decoder, norms with eps 1e-5, windows without overlap. mmseg's
 # settings: ../../algm/ablations/mmseg_vit-s_ade20k.py.
 model = dict(

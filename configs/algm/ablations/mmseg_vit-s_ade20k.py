@@ -1,4 +1,4 @@
-# ViT-S on ADE20K as mmseg's own config of Segmenter has it: drop path and no dropout in the decoder,
+# ViT-S on ADE20K as mmseg's own config of Segmenter: drop path and no dropout in the decoder,
 # norms with eps 1e-6, windows that overlap by 32 pixels.
 _base_ = "../segmenter_vit-s_ade20k_none.py"
 model = dict(

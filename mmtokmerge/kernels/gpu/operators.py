@@ -5,11 +5,14 @@ Importing this takes torch alone; Triton is imported when a kernel first runs.
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.gpu.switch import DTYPES
@@ -163,6 +166,18 @@ def _match_on_grid(x: Tensor, grid: list[int], dtype: torch.dtype) -> tuple[Tens
 @_match_on_grid.register_fake
 def _(x: Tensor, grid: list[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return _found(x)
+
+
+@register_flop_formula(torch.ops.mmtokmerge.most_similar)
+def _comparisons(x: Sequence[int], targets: Sequence[int], *_: Any, **__: Any) -> int:
+    """FLOPs of the products, as a counter counts torch's: 1 MAC = 2 FLOPs."""
+    return 2 * math.prod(x) * targets[1]
+
+
+@register_flop_formula(torch.ops.mmtokmerge.match_on_grid)
+def _comparisons_on_grid(x: Sequence[int], grid: Sequence[int], *_: Any, **__: Any) -> int:
+    h, w, sy, sx, *_rest = grid
+    return 2 * math.prod(x) * (h // sy) * (w // sx)
 
 
 def _found(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,9 @@ from mmtokmerge.merging import TokenAssignment
 BETWEEN, AFTER = "between", "after"
 POSITIONS = (BETWEEN, AFTER)
 FEATURES = ("X", "K", "Q", "V")
+CLASS_ATTENTION = "class"
+"""What a reducer gets that asks for no feature of the tokens but for how much the class token
+attends to each: ``(B, M, 1)``, the mean over the heads."""
 OPERATIONS = ("mean", "random")
 COUNTS = ("batch", "image")
 
@@ -76,6 +79,15 @@ class Reducer(nn.Module):
             An assignment of the M rows.
         """
 
+    def weights(self, feature: Tensor, sizes: Tensor | None) -> Tensor | None:
+        """What the rows of a group are averaged by, ``(B, M)``: what they stand for.
+
+        Args:
+            feature: ``(B, M, D)`` what was compared.
+            sizes: ``(B, M)`` patches that each row stands for; None where each is one.
+        """
+        return sizes
+
     def num_groups(self, num_tokens: int, grid: tuple[int, int]) -> int | None:
         """Tokens that one of its layers leaves of ``num_tokens``; None where the image decides."""
         return None
@@ -101,7 +113,8 @@ class Reducer(nn.Module):
         """
         step = self.match(feature, assignment, hw)
         sizes = None if assignment is None else assignment.sizes.expand(tokens.shape[0], -1)
-        rows = (step.pick if self.operation == "random" else step.merge)(tokens, sizes)
+        weights = self.weights(feature, sizes)
+        rows = (step.pick if self.operation == "random" else step.merge)(tokens, weights)
         if not self.reduce:
             return step.unmerge(rows), assignment, step
         return rows, step if assignment is None else assignment.compose(step), step

@@ -55,14 +55,14 @@ class ToMe(Reducer):
 
     def num_groups(self, num_tokens: int, grid: tuple[int, int]) -> int:
         """Tokens that one of its layers leaves of ``num_tokens``."""
-        return num_tokens - self._count(num_tokens)
+        return num_tokens - self.count(num_tokens)
 
     def match(
         self, feature: Tensor, assignment: TokenAssignment | None, hw: tuple[int, int]
     ) -> TokenAssignment:
         """See :func:`mmtokmerge.merging.bipartite_matching`, by count."""
         refuse_padded(self, assignment)
-        count = self._count(feature.shape[1])
+        count = self.count(feature.shape[1])
         if count > feature.shape[1] // 2:
             raise InputError(
                 f"num_merged={count} of ToMe cannot be reached: only half of the "
@@ -70,7 +70,8 @@ class ToMe(Reducer):
             )
         return bipartite_matching(feature, count=count)
 
-    def _count(self, num_tokens: int) -> int:
+    def count(self, num_tokens: int) -> int:
+        """How many of a layer's tokens merge."""
         if self.num_merged is not None:
             return self.num_merged
         return int(num_tokens * (self.rate or 0))

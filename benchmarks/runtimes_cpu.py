@@ -1,6 +1,8 @@
 """Runtimes beside each other: eager torch, onnxruntime and OpenVINO, with and without merging.
 
     python benchmarks/runtimes_cpu.py --size 1024 --out benchmarks/runtimes/cpu.csv
+    python benchmarks/runtimes_cpu.py --size 1024 --models none fast plus \
+        --ways openvino-fp32 openvino-bf16 openvino-int8 --out benchmarks/runtimes/int8.csv
 
 The whole SegFormer for 19 classes, random weights, batch 1, files for one size. All of one size are
 timed in turn, round by round. A speed-up is a ratio of medians over mmseg's own model with fused
@@ -46,7 +48,11 @@ MODELS_TIMED: dict[str, Any] = {
     "plus": "plus",
     "keys 0.6, proportional": KEYS,
 }
-RUNTIMES = (("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))
+WAYS = (
+    *("torch-fp32", "torch-bf16", "onnxruntime-fp32", "onnxruntime-int8"),
+    *("openvino-fp32", "openvino-bf16", "openvino-int8"),
+)
+USUAL = [way for way in WAYS if not way.endswith("int8")]
 
 
 def networks(arch: str) -> dict[str, nn.Module]:
@@ -67,27 +73,36 @@ def networks(arch: str) -> dict[str, nn.Module]:
 
 
 @torch.no_grad()
-def measure(arch: str, size: int, rounds: int) -> list[dict[str, Any]]:
+def measure(args: argparse.Namespace, arch: str, size: int) -> list[dict[str, Any]]:
     """Time all networks of one size in all runtimes."""
+    rounds = args.rounds
     x = torch.randn(1, 3, size, size)
     steps: dict[tuple[str, str, str], Callable[[], Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, network) in enumerate(networks(arch).items()):
-            steps[name, "torch", "fp32"] = eager(network, x)
-            steps[name, "torch", "bf16"] = eager(network, x, torch.bfloat16)
-            for runtime, compute in RUNTIMES:
+            if name != STOCK and name not in args.models:
+                continue
+            for way in args.ways:
+                runtime, _, compute = way.partition("-")
+                if runtime == "torch":
+                    half = torch.bfloat16 if compute == "bf16" else None
+                    steps[name, runtime, compute] = eager(network, x, half)
+                    continue
                 suffix = ".onnx" if runtime == "onnxruntime" else ".xml"
-                path = Path(folder) / f"{number}{suffix}"
+                quantized = compute == "int8"
+                path = Path(folder) / f"{number}{'-int8' * quantized}{suffix}"
                 if not path.is_file():
-                    report = export(network, x, path, sizes=Sizes(static=True))
-                    print(f"{name}: {suffix} differs by {report.worst:.1e}", flush=True)
-                exported = load_exported(path, compute=compute)
+                    settings = dict(precision="int8", calibration=[x]) if quantized else {}
+                    report = export(network, x, path, sizes=Sizes(static=True), **settings)
+                    print(f"{path.name}, {name}: differs by {report.worst:.1e}", flush=True)
+                exported = load_exported(path, compute="bf16" if compute == "bf16" else "fp32")
                 steps[name, runtime, compute] = lambda run=exported.run: run(x)
         for step in steps.values():
             step()
         taken = interleave({"|".join(key): step for key, step in steps.items()}, rounds, wall_timer)
     times = {key: median(taken["|".join(key)]) for key in steps}
     best = times[STOCK, "openvino", "fp32"]
+    slowest = times.get((STOCK, "torch", "fp32"))
     machine = describe_machine("cpu")
     versions = " ".join(f"{p} {version(p)}" for p in ("torch", "onnxruntime", "openvino"))
     return [
@@ -99,7 +114,7 @@ def measure(arch: str, size: int, rounds: int) -> list[dict[str, Any]]:
             compute=compute,
             over_openvino_fp32_stock=round(best / time, 3),
             over_same_runtime_stock=round(times[STOCK, runtime, compute] / time, 3),
-            over_eager_stock=round(times[STOCK, "torch", "fp32"] / time, 3),
+            over_eager_stock="" if slowest is None else round(slowest / time, 3),
             rounds=rounds,
             threads=torch.get_num_threads(),
             processor=machine.get("cpu", ""),
@@ -128,8 +143,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs="+", default=[512, 1024])
     parser.add_argument("--out", type=Path, required=True, help="CSV")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--models", nargs="+", choices=MODELS_TIMED, default=[*MODELS_TIMED])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=USUAL, help="runtime-precision")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
+    if "openvino-fp32" not in args.ways:
+        parser.error("--ways must name openvino-fp32, which all is compared with")
     torch.set_num_threads(args.threads)
     rows = list(csv.DictReader(args.out.open())) if args.out.is_file() else []
     done = {(row["arch"], int(row["size"])) for row in rows}
@@ -137,7 +156,7 @@ def main() -> None:
         for size in args.size:
             if (arch, size) in done:
                 continue
-            found = measure(arch, size, args.rounds)
+            found = measure(args, arch, size)
             rows += found
             text = csv_text(HEADS, [[row[head] for head in HEADS] for row in rows])
             write_bytes(args.out, text.encode())

@@ -109,3 +109,18 @@ def test_the_stand_in_goes_when_the_import_fails(tmp_path: Path) -> None:
 def test_compiled_operators_are_used(tmp_path: Path) -> None:
     seen = run_with_fake_packages(tmp_path, "", compiled=True)
     assert seen == f"mmpose {tmp_path / 'mmcv' / 'ops' / '__init__.py'}"
+
+
+def test_importing_the_models_says_nothing_of_other_packages_and_loggers_go_on() -> None:
+    pytest.importorskip("mmseg", reason="needs MMSegmentation")
+    code = (
+        "import mmtokmerge.models\n"
+        "from mmengine.logging import MMLogger\n"
+        "MMLogger.get_current_instance().warning('a warning of ours')\n"
+        "print('a line of ours')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.strip().splitlines()
+    assert len(lines) == 2 and lines[0].endswith("a warning of ours"), done.stdout
+    assert lines[1] == "a line of ours" and done.stderr == ""

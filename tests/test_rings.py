@@ -36,7 +36,7 @@ RINGS: dict[str, set[str]] = {
         *("measure", "inference", "visualization"),
     },
 }
-BASE = {"errors", "checks", "_mmpose_import", "__init__"}
+BASE = {"errors", "checks", "quiet", "_mmpose_import", "__init__"}
 TORCH_RINGS = ("kernels", "merging", "layers", "adapters", "deploy")
 FOREIGN = ("mmengine", "mmcv", "mmseg", "mmpose", "mmpretrain", "mmdet", "numpy", "cv2")
 

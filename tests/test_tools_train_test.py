@@ -178,3 +178,21 @@ def test_unreadable_config_is_named(tmp_path: Path) -> None:
         broken.write_text(text)
         with pytest.raises(InputError, match=r"broken\.py cannot be read: "):
             load_config(str(broken))
+
+
+def test_flexible_runner_trains_and_its_model_is_checked_first(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    flexible = config.with_name("flexible.py")
+    flexible.write_text(f'_base_ = ["{config}"]\nrunner_type = "FlexibleRunner"\n')
+    wrong = run_tool(
+        "train.py",
+        flexible,
+        *("--work-dir", tmp_path / "wrong", "--cfg-options", "model.decode_head.num_classes=5"),
+    )
+    assert wrong.status == 1
+    assert wrong.output.strip().splitlines()[-1].startswith("error: ")
+    assert "5" in wrong.output.strip().splitlines()[-1], wrong.output
+    assert not list((tmp_path / "wrong").rglob("*.pth"))
+    right = run_tool("train.py", flexible, "--work-dir", tmp_path / "right")
+    assert right.status == 0, right.output
+    assert weights_of(tmp_path / "right" / "iter_10.pth")

@@ -13,6 +13,7 @@ EXAMPLES = """\
 examples:
   python tools/export.py b0_demo_fast mmtokmerge/assets/b0_streets.pth --format onnx
   python tools/export.py CONFIG CHECKPOINT --format openvino --precision fp16 --out model.xml
+  python tools/export.py CONFIG CHECKPOINT --format openvino --precision int8 --calibration 100
   python tools/export.py CONFIG CHECKPOINT --format onnx --static --shape 1024 1024
   python tools/export.py CONFIG CHECKPOINT --format onnx --normalise --labels
   python tools/export.py CONFIG CHECKPOINT --format onnx --check 20
@@ -21,6 +22,8 @@ examples:
 A file takes every batch and size of a range, which stands in its metadata, unless --static. It is
 compared with the model at several sizes before the command ends, and not left behind if it differs.
 """
+CALIBRATION = 64
+"""Training images that int8 is calibrated on."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,9 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        choices=("fp32", "fp16"),
+        choices=("fp32", "fp16", "int8"),
         default="fp32",
-        help="of the weights in the file; fp16 is OpenVINO's (default: fp32)",
+        help="of the weights in the file; fp16 is OpenVINO's, int8 is calibrated on images of the\n"
+        "config's training set (default: fp32)",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=int,
+        metavar="N",
+        help="with --precision int8: training images that are seen (default: 64)",
     )
     parser.add_argument(
         "--normalise",
@@ -93,6 +103,10 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--check {args.check} must be at least 1.")
     if args.static and args.range is not None:
         raise InputError("--range does not go with --static")
+    if args.calibration is not None and args.precision != "int8":
+        raise InputError("--calibration goes with --precision int8")
+    if args.calibration is not None and args.calibration < 1:
+        raise InputError(f"--calibration {args.calibration} must be at least 1.")
     sizes = Sizes(static=args.static, **_range(args.range))
     cfg = read_config(args)
     model = load_model(cfg, args.checkpoint).model
@@ -109,6 +123,9 @@ def run(args: argparse.Namespace) -> None:
     out = args.out or Path(args.config).stem + FORMATS[args.format]
     console = make_console()
     console.print(f"exporting {Path(args.config).stem} to {out}: a minute or so")
+    calibration = None
+    if args.precision == "int8":
+        calibration = calibration_images(cfg, model, args.calibration, args.normalise, console)
     report = export(
         network,
         example,
@@ -117,6 +134,7 @@ def run(args: argparse.Namespace) -> None:
         sizes=sizes,
         precision=args.precision,
         metadata=describe(cfg, model, args),
+        calibration=calibration,
     )
     console.print(str(report), markup=False)
     if args.check is not None:
@@ -151,6 +169,32 @@ def describe(cfg: Any, model: Any, args: argparse.Namespace) -> dict[str, Any]:
             palette=[list(map(int, colour)) for colour in meta.get("palette") or []],
         )
     return told
+
+
+def calibration_images(
+    cfg: Any, model: Any, number: int | None, normalise: bool, console: Any
+) -> list[Any]:
+    """Batches of the config's training images, as the test pipeline makes them of test images."""
+    import torch
+
+    from mmtokmerge.measure.inputs import network_inputs
+    from mmtokmerge.measure.samples import Samples
+    from mmtokmerge.reporting.console import progress_bar
+
+    total = len(Samples(cfg, "train", labels=False))
+    if number is not None and number > total:
+        raise InputError(f"--calibration {number} is more than the {total} training images.")
+    number = min(CALIBRATION, total) if number is None else number
+    samples = Samples(cfg, "train", number, labels=False)
+    batches: list[torch.Tensor] = []
+    with progress_bar(console, "reading images", len(samples)) as advance:
+        for batch in samples:
+            for images in network_inputs(model, batch):
+                if normalise:  # the file normalises by itself
+                    images = images * model.data_preprocessor.std + model.data_preprocessor.mean
+                batches.append(images)
+            advance()
+    return batches[:number]
 
 
 def check_images(cfg: Any, model: Any, network: Any, path: str, number: int, console: Any) -> float:

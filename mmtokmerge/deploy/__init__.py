@@ -6,7 +6,8 @@ is left behind that does not give what the model gives.
 
 from __future__ import annotations
 
-from mmtokmerge.deploy.export import Sizes, export
+from mmtokmerge.deploy.export import export
 from mmtokmerge.deploy.runtimes import Exported, load_exported
+from mmtokmerge.deploy.sizes import Sizes
 
 __all__ = ["Exported", "Sizes", "export", "load_exported"]

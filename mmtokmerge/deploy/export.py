@@ -7,9 +7,9 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,100 +17,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmtokmerge.checks import one_of, whole_number
+from mmtokmerge.checks import one_of
 from mmtokmerge.deploy.compare import Agreement, compare
+from mmtokmerge.deploy.quantize import BOUND as INT8_BOUND
+from mmtokmerge.deploy.quantize import (
+    in_floating_point,
+    need_quantizer,
+    quantize_onnx,
+    quantize_openvino,
+    worst_error,
+)
 from mmtokmerge.deploy.runtimes import METADATA, leaves, load_exported, need
+from mmtokmerge.deploy.sizes import Sizes
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.modes import in_eval_mode
 from mmtokmerge.merging import StageMerging
 from mmtokmerge.merging.grid import same_share
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
 OPSET = 20
-SMALLEST, LARGEST, BATCHES = 256, 4096, 64
 BOUND = {"fp32": 1e-4, "fp16": 3e-2}
 """Worst difference of a file from its model, relative to the model's largest output."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Which images a file takes.
-
-    Args:
-        static: The example's batch, height and width alone.
-        smallest: Least height and width.
-        largest: Greatest height and width.
-        batches: Greatest batch.
-    """
-
-    static: bool = False
-    smallest: int = SMALLEST
-    largest: int = LARGEST
-    batches: int = BATCHES
-
-    def __post_init__(self) -> None:
-        for name in ("smallest", "largest", "batches"):
-            whole_number(name, getattr(self, name), 1)
-        if not self.static and not SMALLEST <= self.smallest < self.largest:
-            raise InputError(
-                f"sizes from {self.smallest} to {self.largest} cannot be exported: a file for "
-                f"several sizes begins at {SMALLEST} pixels or more (take --static below), and "
-                "ends above where it begins"
-            )
-
-    def dims(self) -> dict[int, Any]:
-        """What :func:`torch.export.export` takes: batch, height and width of the first input."""
-        if self.static:
-            return {}
-        low, high = self.smallest, self.largest
-        sides = {
-            axis: torch.export.Dim(name, min=low, max=high)
-            for axis, name in ((2, "height"), (3, "width"))
-        }
-        if self.batches == 1:
-            return sides
-        return {0: torch.export.Dim("batch", min=1, max=self.batches), **sides}
-
-    def generic(self, channels: int, dtype: torch.dtype) -> Tensor:
-        """A batch of which no side is a number that the network has elsewhere, nor 1."""
-        height = min(self.smallest + 33, self.largest)
-        width = min(self.smallest + 99, self.largest)
-        height -= height == width
-        return torch.zeros(min(2, self.batches), channels, height, width, dtype=dtype)
-
-    def check(self, example: Tensor) -> None:
-        """Refuse an example that the file would not take.
-
-        Raises:
-            InputError: It is none of images, not in fp32, or out of the range.
-        """
-        if example.dim() != 4 or example.dtype != torch.float32:
-            raise InputError(
-                f"the example must be images (B, C, H, W) in fp32, got {tuple(example.shape)} in "
-                f"{example.dtype}"
-            )
-        inside = all(self.smallest <= side <= self.largest for side in example.shape[2:])
-        if not self.static and not (inside and 1 <= len(example) <= self.batches):
-            raise InputError(
-                f"the example {tuple(example.shape)} is not of the sizes to export: batches of 1 "
-                f"to {self.batches}, {self.smallest} to {self.largest} pixels on a side"
-            )
-
-    def examples(self, example: Tensor) -> list[Tensor]:
-        """Images to check a file with: the example, and of a range two of other sizes."""
-        if self.static:
-            return [example]
-        generator = torch.Generator().manual_seed(0)
-        least, most = self.smallest, min(self.largest, 2 * self.smallest)
-        sides = ((1, most, min(most, least + 33)), (3, least, min(most, least + 97)))
-        others = [
-            torch.randn(batch, example.shape[1], height, width, generator=generator)
-            for batch, height, width in sides
-            if batch <= self.batches
-        ]
-        scale = example.float().std() or torch.tensor(1.0)
-        return [example, *(other * scale + example.float().mean() for other in others)]
 
 
 @dataclass(frozen=True)
@@ -120,10 +48,12 @@ class ExportReport:
     Args:
         path: The file.
         format: 'onnx', 'openvino' or 'torch'.
-        precision: 'fp32' or 'fp16'.
+        precision: 'fp32', 'fp16' or 'int8'.
         sizes: Which images it takes.
-        agreements: What each check found.
+        agreements: What each check found; of int8 those of the file before it was quantized.
         metadata: What is written into the file.
+        error: Of int8: root mean square of the difference from the model over that of its output,
+            the worst of the calibration images.
     """
 
     path: Path
@@ -132,6 +62,7 @@ class ExportReport:
     sizes: Sizes
     agreements: list[Agreement] = field(default_factory=list)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    error: float | None = None
 
     @property
     def worst(self) -> float:
@@ -141,6 +72,8 @@ class ExportReport:
     def __str__(self) -> str:
         lines = [f"{self.path}: {self.format}, {self.precision}"]
         lines += [f"  {each}" for each in self.agreements]
+        if self.error is not None:
+            lines.append(f"  in int8, on the calibration images: error {self.error:.1%}")
         return "\n".join(lines)
 
 
@@ -153,6 +86,7 @@ def export(
     sizes: Sizes | None = None,
     precision: str = "fp32",
     metadata: Mapping[str, Any] | None = None,
+    calibration: Sequence[Tensor] | None = None,
 ) -> ExportReport:
     """Write a model into a file for a runtime, and check that the file gives what the model gives.
 
@@ -166,8 +100,10 @@ def export(
         out: The file: ``*.onnx``, ``*.xml`` (OpenVINO) or ``*.pt2`` (torch).
         format: 'onnx', 'openvino' or 'torch'; by the file's ending where None.
         sizes: Which images the file takes; every batch and size of a range where None.
-        precision: Of the weights in the file, 'fp32' or 'fp16' (OpenVINO).
+        precision: Of the weights in the file, 'fp32', 'fp16' (OpenVINO), or 'int8' (OpenVINO and
+            ONNX), see :mod:`mmtokmerge.deploy.quantize`.
         metadata: JSON values to write into the file, such as classes and normalisation.
+        calibration: With int8: batches of real images, from which the ranges of int8 are taken.
 
     Returns:
         What was written, and how well it agrees with the model at several sizes and batches.
@@ -187,6 +123,12 @@ def export(
     if precision == "fp16" and made != "openvino":
         raise InputError("precision='fp16' is for OpenVINO, which computes in what its device has")
     need(made)
+    if (precision == "int8") != (calibration is not None):
+        raise InputError("precision='int8' and calibration=, batches of real images, go together")
+    if calibration is not None:
+        need_quantizer(made)
+        if not calibration:
+            raise InputError("calibration holds no images")
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a file")
     chosen = Sizes() if sizes is None else sizes
@@ -214,14 +156,17 @@ def export(
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
             draft = Path(folder) / path.name
-            _write(program, example, draft, made, precision, written)
+            floats = "fp32" if precision == "int8" else precision
+            _write(program, example, draft, made, floats, written)
             found = compare(model, load_exported(draft), chosen.examples(example))
             report = ExportReport(path, made, precision, chosen, found, written)
-            if not report.worst <= BOUND[precision]:
+            if not report.worst <= BOUND[floats]:
                 raise InputError(
                     f"{path} was not written: the exported file differs from the model by "
-                    f"{report.worst:.1e} of its largest output, allowed are {BOUND[precision]:.0e}"
+                    f"{report.worst:.1e} of its largest output, allowed are {BOUND[floats]:.0e}"
                 )
+            if calibration is not None:
+                report = replace(report, error=_quantize(model, program, draft, made, calibration))
             for each in Path(folder).iterdir():
                 shutil.move(str(each), path.parent / each.name)
     return report
@@ -303,6 +248,52 @@ def _write(
     openvino.save_model(network, str(path), compress_to_fp16=precision == "fp16")
     for each in onnx_path.parent.glob(f"{onnx_path.name}*"):
         each.unlink()
+
+
+def _quantize(
+    model: nn.Module, program: Any, path: Path, made: str, batches: Sequence[Tensor]
+) -> float:
+    """Put an int8 file in the place of one in floats; returns its error on the batches.
+
+    Raises:
+        InputError: It differs too much from the model.
+    """
+    import onnx
+
+    images = [batch.detach().cpu().float().contiguous() for batch in batches]
+    with quiet(), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        floats = path
+        if made == "openvino":
+            floats = Path(folder) / "model.onnx"
+            _write(program, images[0], floats, "onnx", "fp32", {})
+        graph: Any = onnx.load(str(floats), load_external_data=False).graph
+        names = in_floating_point(graph)
+        if made == "onnx":
+            draft = Path(folder) / path.name
+            quantize_onnx(path, draft, names, images)
+            for each in path.parent.glob(f"{path.name}*"):
+                each.unlink()
+            for each in Path(folder).iterdir():
+                shutil.move(str(each), path.parent / each.name)
+        else:
+            import openvino
+
+            network = openvino.Core().read_model(str(path))
+            text = network.get_rt_info(METADATA).astype(str)
+            quantized = quantize_openvino(network, names, images)
+            quantized.set_rt_info(text, METADATA)
+            del network  # it holds the file of weights open, which is written anew
+            draft = Path(folder) / path.name
+            openvino.save_model(quantized, str(draft), compress_to_fp16=False)
+            for each in (draft, draft.with_suffix(".bin")):
+                shutil.move(str(each), path.parent / each.name)
+    error = worst_error(model, load_exported(path), images)
+    if not error <= INT8_BOUND:
+        raise InputError(
+            f"{path.name} was not written: in int8 it differs from the model by {error:.0%} of its "
+            f"output (root mean square), allowed are {INT8_BOUND:.0%}"
+        )
+    return error
 
 
 def _check_rates(model: nn.Module, sizes: Sizes) -> None:

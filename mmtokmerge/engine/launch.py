@@ -13,6 +13,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_world_size
 from mmengine.logging import print_log
+from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import nn
 
@@ -130,9 +131,10 @@ def build_runner(cfg: Config, splits: Sequence[str] = ("train", "val", "test")) 
         from mmengine.registry import RUNNERS
 
         runner = RUNNERS.build(cfg)
+    if not isinstance(runner.model, nn.Module):
+        # FlexibleRunner builds it when it starts, too late to say what is wrong with it
+        runner.model = MODELS.build(cfg.model)
     model = runner.model
-    if not isinstance(model, nn.Module):  # FlexibleRunner builds it when it starts
-        return runner
     check_policies(model)
     check_model_fits_data(cfg, model, splits)
     return runner

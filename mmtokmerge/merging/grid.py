@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from mmtokmerge.errors import InputError, InputTypeError
 
@@ -91,6 +90,8 @@ def _of_tracer(probe: Tensor, make: Callable[..., T], args: tuple[object, ...]) 
 
     What counts or sizes a forward under such a mode then finds its constants as a device does.
     """
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode  # brings numpy along
+
     mode = getattr(probe, "fake_mode", None)
     if mode is None or get_proxy_mode() is not None:
         return make(*args)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmtokmerge.kernels.recording import is_exported
 from mmtokmerge.merging.assignment import TokenAssignment
 from mmtokmerge.merging.grid import cells, clip, pair
 
@@ -37,7 +38,8 @@ class CellAssignment(TokenAssignment):
         grid = x.reshape(batch, *self.hw, channels).permute(
             0, 3, 1, 2
         )  # (B, C, h, w), channels last
-        if torch.compiler.is_compiling() and math.prod(self.kernel) <= FEW:
+        compiles = torch.compiler.is_compiling() and not is_exported()
+        if compiles and math.prod(self.kernel) <= FEW:
             return self._sum_by_slices(x.reshape(batch, *self.hw, channels))
         if not self._is_fixed():
             # As many zeros as any grid needs, and no pooling, which would ask this grid's sides.

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 
+from mmtokmerge.quiet import quiet_imports
+
+if importlib.util.find_spec("mmseg") is not None:
+    with quiet_imports():  # of compiled operators and data sets that are not used here
+        import mmseg.models  # noqa: F401
+
 from mmtokmerge.models.backbones import BEiT, MiTPlusPlus, VisionTransformer
 from mmtokmerge.models.policies import (
     NetworkPolicy,

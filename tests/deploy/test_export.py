@@ -379,3 +379,114 @@ def test_the_tools_export_and_test_a_file(tmp_path: Path) -> None:
         wrong.error
         == f"error: {out}: exported files are tested in segmentation alone, not in pose."
     )
+
+
+INT8 = {".xml": "nncf", ".onnx": "onnxruntime"}
+
+
+def smooth(count: int, height: int = 256, width: int = 288) -> list[Tensor]:
+    """Images that look like something: smooth noise."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.randn(count, 3, 12, 12, generator=generator)
+    fine = nn.functional.interpolate(coarse, (height, width), mode="bicubic")
+    return list(fine.split(1))
+
+
+@pytest.mark.parametrize("suffix", INT8)
+@pytest.mark.parametrize("merging", ["none", "hq"])
+def test_int8_is_near_the_model_and_keeps_its_choices_in_floats(
+    merging: str, suffix: str, tmp_path: Path
+) -> None:
+    import onnx
+
+    pytest.importorskip(INT8[suffix])
+    network = segmentor(merging=merging)
+    images = smooth(4)
+    report = export(
+        network,
+        images[0],
+        tmp_path / f"m{suffix}",
+        sizes=FEW,
+        precision="int8",
+        calibration=images,
+    )
+    assert report.worst < 1e-4  # of the file in floats
+    assert report.error is not None and 1e-4 < report.error < 0.3
+    assert "in int8, on the calibration images: error" in str(report)
+    exported = load_exported(report.path)
+    assert exported.metadata["precision"] == "int8"
+    for x in [*smooth(1), smooth(1, 300, 400)[0]]:
+        (found,) = exported(x)
+        with torch.no_grad():
+            expected = network(x)
+        error = (found - expected).square().mean().sqrt() / expected.std()
+        assert error < 0.3
+    if suffix == ".onnx":
+        graph = onnx.load(str(report.path)).graph
+        makers = {name: node for node in graph.node for name in node.output}
+        quantized = [
+            node
+            for node in graph.node
+            if node.op_type in ("MatMul", "Conv")
+            and makers.get(node.input[0]) is not None
+            and makers[node.input[0]].op_type == "DequantizeLinear"
+        ]
+        assert len(quantized) > 10
+        deep = [n for n in graph.node if any(a.name == "group" and a.i > 1 for a in n.attribute)]
+        assert deep and not any(node in quantized for node in deep)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left <= {f"m{suffix}", "m.bin", "m.onnx.data"}, left
+
+
+def test_the_products_that_choose_are_found(tmp_path: Path) -> None:
+    """One similarity for each matching, however the graph names it, and every depthwise layer."""
+    import onnx
+
+    from mmtokmerge.deploy.quantize import in_floating_point
+
+    for merging, matchings in (("none", 0), ("n2d", 0), ("hq", 4), ("plus", 4)):
+        path = export(own(merging), torch.randn(1, 3, 300, 301), tmp_path / "m.onnx", sizes=FEW)
+        graph = onnx.load(str(path.path)).graph
+        names = in_floating_point(graph)
+        kinds = [node.op_type for node in graph.node if node.name in names]
+        assert kinds.count("Conv") == 4
+        assert len(kinds) - 4 == matchings, (merging, names)
+
+
+def test_int8_that_differs_too_much_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib
+
+    module = importlib.import_module("mmtokmerge.deploy.export")
+    monkeypatch.setattr(module, "worst_error", lambda *args: 0.8)
+    with pytest.raises(InputError, match="in int8 it differs from the model by 80% of its output"):
+        export(
+            own(),
+            smooth(1)[0],
+            tmp_path / "m.onnx",
+            sizes=FEW,
+            precision="int8",
+            calibration=smooth(2),
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "sentence"),
+    [
+        (dict(precision="int8"), "m.onnx", "go together"),
+        (dict(calibration=[torch.zeros(1, 3, 256, 256)]), "m.onnx", "go together"),
+        (dict(precision="int8", calibration=[]), "m.onnx", "holds no images"),
+        (
+            dict(precision="int8", calibration=[torch.zeros(1, 3, 256, 256)]),
+            "m.pt2",
+            "is for OpenVINO",
+        ),
+    ],
+)
+def test_int8_without_what_it_needs_is_a_sentence(
+    settings: dict[str, Any], name: str, sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        export(own(), torch.zeros(1, 3, 256, 256), tmp_path / name, **settings)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.gpu.switch import DTYPES
@@ -45,6 +45,7 @@ def most_similar_triton(
     """
     _check(x, destinations, absent)
     _check_device(x)
+    _tell_counter()
     similarity, index = _most_similar(x, destinations, absent, _product_dtype(x))
     return similarity, index
 
@@ -71,6 +72,7 @@ def match_on_grid(
     if x.dtype not in DTYPES:
         raise InputError(f"the Triton kernels take fp32, fp16 or bf16 tokens, got {x.dtype}.")
     _check_device(x)
+    _tell_counter()
     similarity, index = _match_on_grid(x, [*hw, *cell, *offset], _product_dtype(x))
     return similarity, index
 
@@ -168,16 +170,30 @@ def _(x: Tensor, grid: list[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return _found(x)
 
 
-@register_flop_formula(torch.ops.mmtokmerge.most_similar)
+def _tell_counter() -> None:
+    """Tell torch's counter of operations, where it is in use, what these operators multiply."""
+    counter = sys.modules.get("torch.utils.flop_counter")  # importing it takes half a second
+    if counter is None or torch.compiler.is_compiling():
+        return
+    for operator, formula in FORMULAS.items():
+        if operator not in counter.flop_registry:
+            counter.register_flop_formula(operator)(formula)
+
+
 def _comparisons(x: Sequence[int], targets: Sequence[int], *_: Any, **__: Any) -> int:
-    """FLOPs of the products, as a counter counts torch's: 1 MAC = 2 FLOPs."""
+    """FLOPs of the products, as the counter counts torch's: 1 MAC = 2 FLOPs."""
     return 2 * math.prod(x) * targets[1]
 
 
-@register_flop_formula(torch.ops.mmtokmerge.match_on_grid)
 def _comparisons_on_grid(x: Sequence[int], grid: Sequence[int], *_: Any, **__: Any) -> int:
     h, w, sy, sx, *_rest = grid
     return 2 * math.prod(x) * (h // sy) * (w // sx)
+
+
+FORMULAS: dict[Any, Callable[..., int]] = {
+    torch.ops.mmtokmerge.most_similar: _comparisons,
+    torch.ops.mmtokmerge.match_on_grid: _comparisons_on_grid,
+}
 
 
 def _found(x: Tensor) -> tuple[Tensor, Tensor]:

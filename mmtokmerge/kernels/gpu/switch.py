@@ -103,8 +103,6 @@ def pays(tokens: int, targets: int, channels: int) -> bool:
     return tokens >= FULL_GPU or -(-targets // 64) * -(-channels // 64) <= MAX_TILES
 
 
-# A compiler asks once, and does not compile the check itself. torch gives the decorator no types.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _runs_on(device: torch.device, dtype: torch.dtype) -> bool:
     if not _has_card():
         return True  # a tensor without memory, of a tracer or counter: nothing will run
@@ -114,6 +112,11 @@ def _runs_on(device: torch.device, dtype: torch.dtype) -> bool:
             return False  # a check would end the capture
         _CHECKED[key] = _is_ampere(device) and agree(device, dtype)
     return _CHECKED[key]
+
+
+# A compiler asks once, and does not compile the check itself: what
+# torch.compiler.assume_constant_result does, which would import the whole compiler here.
+_runs_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _has_card() -> bool:

@@ -1,0 +1,38 @@
+"""Importing other packages without what they say of parts that are not used here."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO, cast
+
+
+class _Hushed:
+    """A stream that drops what is written while it is hushed, and hands it on afterwards.
+
+    A logger that is made meanwhile keeps the stream for good.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.hushed = True
+
+    def write(self, text: str) -> int:
+        return len(text) if self.hushed else self.stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """While open, what is printed and warned of is dropped; errors are not."""
+    stream = _Hushed(sys.stdout)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(cast(TextIO, stream)):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        stream.hushed = False

@@ -157,7 +157,7 @@ def export(
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
             draft = Path(folder) / path.name
             floats = "fp32" if precision == "int8" else precision
-            _write(program, example, draft, made, floats, written)
+            in_floats = _write(program, draft, made, floats, written)
             found = compare(model, load_exported(draft), chosen.examples(example))
             report = ExportReport(path, made, precision, chosen, found, written)
             if not report.worst <= BOUND[floats]:
@@ -166,7 +166,8 @@ def export(
                     f"{report.worst:.1e} of its largest output, allowed are {BOUND[floats]:.0e}"
                 )
             if calibration is not None:
-                report = replace(report, error=_quantize(model, program, draft, made, calibration))
+                measured = _quantize(model, draft, made, in_floats, calibration)
+                report = replace(report, error=measured)
             for each in Path(folder).iterdir():
                 shutil.move(str(each), path.parent / each.name)
     return report
@@ -220,13 +221,12 @@ class Tensors(nn.Module):
         return tuple(leaves(self.model(images)))
 
 
-def _write(
-    program: Any, example: Tensor, path: Path, made: str, precision: str, metadata: Any
-) -> None:
+def _write(program: Any, path: Path, made: str, precision: str, metadata: Any) -> list[str]:
+    """Write a graph; returns the names of its nodes that int8 leaves in floating point."""
     text = json.dumps(metadata)
     if made == "torch":
         torch.export.save(program, path, extra_files={METADATA: text})
-        return
+        return []
     onnx_path = path if made == "onnx" else path.with_suffix(".onnx")
     try:
         with torch.no_grad(), quiet():
@@ -239,8 +239,12 @@ def _write(
     model.metadata_props[METADATA] = text
     model.graph.inputs[0].name = "images"
     converted.save(str(onnx_path))
+    import onnx
+
+    graph: Any = onnx.load(str(onnx_path), load_external_data=False).graph
+    names = in_floating_point(graph)
     if made == "onnx":
-        return
+        return names
     import openvino
 
     network = openvino.convert_model(str(onnx_path))
@@ -248,33 +252,24 @@ def _write(
     openvino.save_model(network, str(path), compress_to_fp16=precision == "fp16")
     for each in onnx_path.parent.glob(f"{onnx_path.name}*"):
         each.unlink()
+    return names
 
 
 def _quantize(
-    model: nn.Module, program: Any, path: Path, made: str, batches: Sequence[Tensor]
+    model: nn.Module, path: Path, made: str, names: Sequence[str], batches: Sequence[Tensor]
 ) -> float:
     """Put an int8 file in the place of one in floats; returns its error on the batches.
 
     Raises:
         InputError: It differs too much from the model.
     """
-    import onnx
-
     images = [batch.detach().cpu().float().contiguous() for batch in batches]
     with quiet(), tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        floats = path
-        if made == "openvino":
-            floats = Path(folder) / "model.onnx"
-            _write(program, images[0], floats, "onnx", "fp32", {})
-        graph: Any = onnx.load(str(floats), load_external_data=False).graph
-        names = in_floating_point(graph)
+        draft = Path(folder) / path.name
         if made == "onnx":
-            draft = Path(folder) / path.name
             quantize_onnx(path, draft, names, images)
             for each in path.parent.glob(f"{path.name}*"):
                 each.unlink()
-            for each in Path(folder).iterdir():
-                shutil.move(str(each), path.parent / each.name)
         else:
             import openvino
 
@@ -282,11 +277,10 @@ def _quantize(
             text = network.get_rt_info(METADATA).astype(str)
             quantized = quantize_openvino(network, names, images)
             quantized.set_rt_info(text, METADATA)
-            del network  # it holds the file of weights open, which is written anew
-            draft = Path(folder) / path.name
             openvino.save_model(quantized, str(draft), compress_to_fp16=False)
-            for each in (draft, draft.with_suffix(".bin")):
-                shutil.move(str(each), path.parent / each.name)
+            del network, quantized  # they hold the old file of weights open
+        for each in Path(folder).iterdir():
+            shutil.move(str(each), path.parent / each.name)
     error = worst_error(model, load_exported(path), images)
     if not error <= INT8_BOUND:
         raise InputError(

@@ -6,9 +6,8 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,17 +37,6 @@ SIZES = [
     (2, 9, 2, 1024),
     (1, 16, 64, 64),
 ]
-
-
-@pytest.fixture(scope="module")
-def worker() -> Iterator[ProcessPoolExecutor]:
-    """A process in which Triton interprets; the variable must stand before its first import."""
-    pytest.importorskip("triton")
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("TRITON_INTERPRET", "1")
-            pool.submit(torch.set_num_threads, 1).result()
-        yield pool
 
 
 @pytest.fixture(scope="module")

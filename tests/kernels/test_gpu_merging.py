@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,17 +25,6 @@ GRIDS = [  # grid, cell, offset: remainders, one row, a cell as large as the gri
     ((5, 3), (5, 3), (2, 1)),
     ((20, 33), (4, 4), (2, 2)),
 ]
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    """Runs a function in a process in which Triton interprets."""
-    pytest.importorskip("triton")
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("TRITON_INTERPRET", "1")
-            pool.submit(torch.set_num_threads, 1).result()
-        yield lambda function, *args: pool.submit(function, *args).result()
 
 
 def check(dtype: torch.dtype) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.gpu.switch import DTYPES
@@ -178,6 +179,10 @@ def _tell_counter() -> None:
     for operator, formula in FORMULAS.items():
         if operator not in counter.flop_registry:
             counter.register_flop_formula(operator)(formula)
+        for mode in _get_current_dispatch_mode_stack():  # a counter that was opened before
+            known = getattr(getattr(mode, "counter", mode), "flop_registry", None)
+            if known is not None:
+                known.setdefault(operator, counter.flop_registry[operator])
 
 
 def _comparisons(x: Sequence[int], targets: Sequence[int], *_: Any, **__: Any) -> int:

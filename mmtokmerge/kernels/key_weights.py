@@ -8,6 +8,7 @@ from torch import Tensor
 from mmtokmerge.kernels.recording import is_exported
 
 HALVES = (torch.float16, torch.bfloat16)
+WIDEST = 256  # channels of a head in flash kernels
 HIDDEN = -6e4
 """What stands for -inf: within fp16, and far below every logit."""
 
@@ -15,12 +16,27 @@ HIDDEN = -6e4
 def takes_channels(q: Tensor, bias: Tensor | None) -> bool:
     """Whether the bias belongs to keys alone and a mask would cost a faster kernel.
 
-    On a GPU a mask excludes flash attention. A CPU's kernels take one at no cost, and so do the
-    runtimes that exported files run in.
+    On a GPU a mask excludes flash attention, which is there in half precision from Ampere on. A
+    CPU's kernels take one at no cost, and so do the runtimes that exported files run in.
     """
     if bias is None or not q.is_cuda or bias.requires_grad or is_exported():
         return False
+    if q.dtype not in HALVES or q.shape[-1] + _more(q) > WIDEST or not _has_flash(q.device):
+        return False
     return bias.dim() == 4 and bias.shape[1] == bias.shape[2] == 1
+
+
+def _more(q: Tensor) -> int:
+    """Channels that are added: two at least, up to the next multiple that flash kernels take."""
+    step = 8 if q.dtype in HALVES else 4
+    more = step - q.shape[-1] % step
+    return more if more >= 2 else more + step
+
+
+def _has_flash(device: torch.device) -> bool:
+    if not torch.cuda.is_available():
+        return True  # a tensor without memory, of a tracer or counter
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def carry_bias(
@@ -42,10 +58,7 @@ def carry_bias(
     Returns:
         The three and the scale that the product takes.
     """
-    width, step = q.shape[-1], 8 if q.dtype in HALVES else 4
-    scale = width**-0.5
-    more = step - width % step
-    more += step if more < 2 else 0
+    scale, more = q.shape[-1] ** -0.5, _more(q)
     precise = bias.to(torch.promote_types(q.dtype, torch.float32))
     wanted = (precise / scale).clamp(min=HIDDEN)[:, :, 0]  # (B, 1, M)
     high = wanted.to(q.dtype)

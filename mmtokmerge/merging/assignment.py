@@ -196,7 +196,9 @@ class TokenAssignment:
             y: ``(B, M, C)``.
             onto: ``(B, N, C)`` what the branch comes back to.
         """
-        if self.copies and not torch.is_grad_enabled() and use_kernels(y) and y.dtype == onto.dtype:
+        whole = (y.shape[0], self.num_tokens, y.shape[-1])
+        alike = onto.shape == whole and onto.dtype == y.dtype
+        if self.copies and alike and not torch.is_grad_enabled() and use_kernels(y):
             self._check(y, self.num_groups, "unmerge")
             return spread_onto(y, self.groups, onto)
         return residual(onto, self.unmerge(y), reuse=not torch.is_grad_enabled())

@@ -18,6 +18,8 @@ from mmtokmerge.merging.neighbourhood import most_similar_around
 
 DESTINATIONS = ("corner", "centre")
 MATCHES = ("global", "local")
+ONE_PROGRAM = 2**16
+"""Tokens up to which a GPU numbers an image's groups by one program, which walks over them."""
 
 
 def bipartite_matching(
@@ -164,7 +166,7 @@ def _by_rate(
     num_groups = x.shape[1] - removed
     similarity, best = _on_grid(x, hw, cell, offset, match, num_targets)
     top = similarity.topk(removed + num_targets, dim=1, sorted=False)
-    if use_kernels(similarity):
+    if x.shape[1] <= ONE_PROGRAM and use_kernels(similarity):
         groups, sizes = groups_of_matching(similarity, best, top.values, num_targets, num_groups)
         return TokenAssignment(groups, sizes, shared=num_targets)
     joined = mark(similarity, top.indices)

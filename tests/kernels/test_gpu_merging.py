@@ -372,3 +372,77 @@ def test_fake_tensors_of_a_card_take_the_kernels() -> None:
         assert found.merge(x).shape == (2, 24, 16) and found.groups.is_cuda
         pooled = neighbour_pooling((6, 8), kernel=2, device="cuda")
         assert pooled.groups is neighbour_pooling((6, 8), kernel=2, device="cuda").groups
+
+
+def words_of_tf32() -> list[str]:
+    """How products are taken where TF32 was allowed by torch's newer word, which reads once."""
+    from mmtokmerge.kernels.gpu.best import EXACT, precision_of
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+        before = torch.backends.cuda.matmul.fp32_precision
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        card = torch.device("cuda")
+        try:
+            found = [precision_of(card, dtype) for dtype in (torch.float32, torch.bfloat16)]
+            found.append(precision_of(card, torch.float32, exact=True))
+            token = EXACT.set(True)
+            found.append(precision_of(card, torch.float32))
+            EXACT.reset(token)
+        finally:
+            torch.backends.cuda.matmul.fp32_precision = before
+    return found
+
+
+def test_tf32_is_read_by_the_word_that_torch_has_for_it(run: Run) -> None:
+    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        pytest.skip("this torch has the older setting alone")
+    assert run(words_of_tf32) == ["tf32", "tf32x3", "tf32x3", "tf32x3"]
+
+
+def test_no_image_has_gradients_too(run: Run) -> None:
+    x, groups, sizes = (
+        torch.zeros(0, 6, 3),
+        torch.zeros(1, 6, dtype=torch.long),
+        torch.tensor([[6]]),
+    )
+    assert run(gradients, x, groups, sizes, None).shape == (0, 6, 3)
+
+
+def unmerge_onto_one() -> tuple[Tensor, Tensor]:
+    """A branch of two images onto one, which torch broadcasts."""
+    import mmtokmerge.merging.assignment as assignment
+
+    y, onto = torch.randn(2, 3, 4), torch.randn(1, 6, 4)
+    groups = TokenAssignment(torch.arange(6)[None] % 3, torch.tensor([[2, 2, 2]]))
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(assignment, "use_kernels", lambda tokens: True)
+        return groups.unmerge_onto(y, onto), onto + y[:, [0, 1, 2, 0, 1, 2]]
+
+
+def test_what_the_kernel_cannot_take_is_torchs(run: Run) -> None:
+    found, expected = run(unmerge_onto_one)
+    torch.testing.assert_close(found, expected)
+
+
+def check_with_modes() -> tuple[str | None, int]:
+    """The check under a default device, a counter and a mode of tensors without memory."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from mmtokmerge.kernels.gpu import switch
+    from mmtokmerge.kernels.gpu.check import _compare
+
+    said: list[str | None] = []
+
+    def look(device: torch.device, dtype: torch.dtype) -> str | None:
+        said.append(_compare(device, dtype, 1, 32, (5, 6), (2, 2), 20))
+        return said[-1]
+
+    with FlopCounterMode(display=False) as counter, FakeTensorMode():
+        switch.agree(torch.device("cpu"), torch.float32, look)
+    return said[0], counter.get_total_flops()
+
+
+def test_the_check_sees_no_mode_and_no_counter_sees_it(run: Run) -> None:
+    assert run(check_with_modes) == (None, 0)

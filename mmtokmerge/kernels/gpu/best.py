@@ -11,6 +11,7 @@ token and column of the tile, so that the comparison over the columns happens on
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -127,7 +128,7 @@ def launch(
         DTYPE=TYPES[dtype],
         WHOLE=cut.whole,
         EVEN=channels % cut.channels == 0,
-        PRECISION=precision_of(x.device),
+        PRECISION=precision_of(x.device, dtype),
         UPCAST=INTERPRETED,
         BLOCK_N=cut.tokens,
         BLOCK_D=cut.targets,
@@ -138,7 +139,11 @@ def launch(
     return similarity, index
 
 
-def precision_of(device: torch.device, exact: bool = False) -> str:
+EXACT: ContextVar[bool] = ContextVar("exact products", default=False)
+"""Whether TF32 is left out whatever torch may: the check at first use compares with fp64."""
+
+
+def precision_of(device: torch.device, dtype: torch.dtype, exact: bool = False) -> str:
     """How fp32 products are taken: in TF32 where torch may, else in three TF32 parts.
 
     The three parts keep about fp32's precision on tensor cores, and are taken if ``exact``; cards
@@ -146,7 +151,13 @@ def precision_of(device: torch.device, exact: bool = False) -> str:
     """
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
         return "ieee"
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 and not exact else "tf32x3"
+    if exact or EXACT.get() or dtype != torch.float32:
+        return "tf32x3"
+    matmul = torch.backends.cuda.matmul
+    # torch from 2.9 on has a word for it, and refuses the older setting where the word was used
+    word = getattr(matmul, "fp32_precision", None)
+    allowed = matmul.allow_tf32 if word is None else word == "tf32"
+    return "tf32" if allowed else "tf32x3"
 
 
 @triton.jit

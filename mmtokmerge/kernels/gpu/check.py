@@ -14,44 +14,59 @@ from mmtokmerge.kernels.gpu.operators import (
     spread_onto,
 )
 
-GRID, CELL, OFFSET = (13, 18), (4, 4), (0, 0)
-TARGETS = (GRID[0] // CELL[0]) * (GRID[1] // CELL[1])
-JOINED = 150  # tokens that join a destination, those included
+SMALL = ((13, 18), (4, 4), 150)
+"""Grid, cell and tokens that join: a remainder on both sides, groups summed by a product."""
+LARGE = ((66, 64), (2, 2), 3000)
+"""More tokens than a kernel holds at once, full blocks, groups summed in memory."""
 WIDTHS = (32, 160)  # below and above what the matching holds at once
 
 
 def first_difference(device: torch.device, dtype: torch.dtype) -> str | None:
     """What the kernels do otherwise than torch, in a sentence; None if they agree."""
-    matmul = torch.backends.cuda.matmul
-    allowed, matmul.allow_tf32 = matmul.allow_tf32, False  # TF32 would differ as it is meant to
+    from mmtokmerge.kernels.gpu.best import EXACT
+
+    token = EXACT.set(True)
     try:
         with torch.autocast(device.type, enabled=False):
-            for channels in WIDTHS:
-                found = _compare(device, dtype, channels)
+            for batch, channels, case in (
+                (2, WIDTHS[0], SMALL),
+                (2, WIDTHS[1], SMALL),
+                (4, WIDTHS[0], LARGE),
+            ):
+                found = _compare(device, dtype, batch, channels, *case)
                 if found is not None:
-                    return f"{found} with {channels} channels"
+                    return f"{found} with {channels} channels on a grid of {case[0]}"
     finally:
-        matmul.allow_tf32 = allowed
+        EXACT.reset(token)
     return None
 
 
-def _compare(device: torch.device, dtype: torch.dtype, channels: int) -> str | None:
-    generator = torch.Generator().manual_seed(channels)
-    tokens = GRID[0] * GRID[1]
-    x = torch.randn(2, tokens, channels, generator=generator).to(device, dtype)
+def _compare(
+    device: torch.device,
+    dtype: torch.dtype,
+    batch: int,
+    channels: int,
+    hw: tuple[int, int],
+    cell: tuple[int, int],
+    joined: int,
+) -> str | None:
+    generator = torch.Generator("cpu").manual_seed(channels)
+    tokens = hw[0] * hw[1]
+    x = torch.randn(batch, channels, tokens, generator=generator, device="cpu")
+    x = x.to(device, dtype).transpose(1, 2)  # tokens whose channels are strided
     step = torch.finfo(dtype).eps
-    places = [
-        row * CELL[0] * GRID[1] + column * CELL[1]
-        for row in range(GRID[0] // CELL[0])
-        for column in range(GRID[1] // CELL[1])
-    ]
+    rows, columns = hw[0] // cell[0], hw[1] // cell[1]
+    places = [r * cell[0] * hw[1] + c * cell[1] for r in range(rows) for c in range(columns)]
     targets = x[:, places]
     scores = F.normalize(x.double(), dim=-1) @ F.normalize(targets.double(), dim=-1).mT
-    cosine, index = most_similar_triton(x, targets)
-    if not _are_best(scores, cosine, index, 4 * step + 1e-5):
+    absent = torch.zeros(batch, len(places), dtype=torch.bool, device=device)
+    absent[0, 1] = True
+    hidden = scores.masked_fill(absent[:, None], -torch.inf)
+    cosine, index = most_similar_triton(x, targets, absent)
+    if not _are_best(hidden, cosine, index, 4 * step + 1e-5):
         return "the most similar destinations differ"
-    cosine, index = match_on_grid(x, GRID, CELL, OFFSET)
-    own = torch.arange(TARGETS, device=device).expand(2, -1)
+    cosine, index = match_on_grid(x, hw, cell, (0, 0))
+    own = torch.arange(len(places), device=device).expand(batch, -1)
     sources = torch.ones(tokens, dtype=torch.bool, device=device)
     sources[places] = False
     if not (
@@ -60,24 +75,47 @@ def _compare(device: torch.device, dtype: torch.dtype, channels: int) -> str | N
         and torch.equal(index[:, places], own)
     ):
         return "the destinations of a grid differ"
-    values = cosine.topk(JOINED, dim=1, sorted=False).values
-    count = TARGETS + tokens - JOINED
-    groups, sizes = groups_of_matching(cosine, index, values, TARGETS, count)
-    joined = cosine >= values.amin(1, keepdim=True)
-    expected = torch.where(joined, index, TARGETS - 1 + (~joined).cumsum(1))
+    return _compare_merges(x, cosine, index, len(places), joined, step)
+
+
+def _compare_merges(
+    x: Tensor, cosine: Tensor, index: Tensor, targets: int, joined: int, step: float
+) -> str | None:
+    batch, tokens, _ = x.shape
+    values = cosine.topk(joined, dim=1, sorted=False).values
+    count = targets + tokens - joined
+    groups, sizes = groups_of_matching(cosine, index, values, targets, count)
+    joins = cosine >= values.amin(1, keepdim=True)
+    expected = torch.where(joins, index, targets - 1 + (~joins).cumsum(1))
     counts = torch.zeros_like(sizes).scatter_add_(1, expected, torch.ones_like(expected))
     if not (torch.equal(groups, expected) and torch.equal(sizes, counts)):
         return "the groups differ"
-    member = F.one_hot(groups, count).double()  # (B, N, M)
-    means = (member.mT @ x.double()) / counts[..., None]
-    for shared in (TARGETS, count):
-        if not _close(mean_of_groups(x, groups, sizes, None, shared), means, 2 * step):
+    means = _means(x, groups, sizes, None)
+    weights = (torch.arange(tokens, device=x.device) % 5).float().expand(batch, -1)
+    sums = torch.zeros(sizes.shape, device=x.device).scatter_add_(1, groups, weights)
+    alike = groups[:1]
+    of_all = torch.zeros_like(sizes[:1]).scatter_add_(1, alike, torch.ones_like(alike))
+    for found, right in (
+        (mean_of_groups(x, groups, sizes, None, targets), means),
+        (mean_of_groups(x, groups, sizes, None, count), means),
+        (mean_of_groups(x, groups, sums, weights, count), _means(x, groups, sums, weights)),
+        (mean_of_groups(x, alike, of_all, None, targets), _means(x, alike, of_all, None)),
+    ):
+        if not _close(found, right, 2 * step):
             return "the means of groups differ"
-    y = means.to(dtype)
-    whole = x.double() + member @ y.double()
+    y = means.to(x.dtype)
+    whole = x.double() + y.double().gather(1, groups[..., None].expand(-1, -1, x.shape[2]))
     if not _close(spread_onto(y, groups, x), whole, 2 * step):
         return "the unmerged tokens differ"
     return None
+
+
+def _means(x: Tensor, groups: Tensor, sizes: Tensor, weights: Tensor | None) -> Tensor:
+    """Means ``(B, M, C)`` in fp64, by torch."""
+    rows = x.double() if weights is None else x.double() * weights[..., None]
+    index = groups.expand(len(x), -1)[..., None].expand_as(rows)
+    sums = rows.new_zeros(len(x), sizes.shape[1], x.shape[2]).scatter_add_(1, index, rows)
+    return sums / sizes.masked_fill(sizes == 0, 1)[..., None]
 
 
 def _are_best(scores: Tensor, cosine: Tensor, index: Tensor, tolerance: float) -> bool:

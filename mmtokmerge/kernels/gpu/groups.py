@@ -38,8 +38,8 @@ def launch(
         return groups, sizes
     block = min(MOST_AT_ONCE, max(16, triton.next_power_of_2(tokens)))
     groups_kernel[(batch,)](
-        similarity,
-        best,
+        similarity.contiguous(),
+        best.contiguous(),
         values.contiguous(),
         groups,
         sizes,
@@ -104,7 +104,7 @@ def groups_kernel(
         target = tl.load(best_ptr + row, inside, other=0)
         group = tl.where(joins, target, (num_targets - 1 + order).to(tl.int64))
         tl.store(groups_ptr + row, group, inside)
-        tl.atomic_add(sizes + target, tl.full((BLOCK,), 1, tl.int64), joins)
+        tl.atomic_add(sizes + target, tl.full((BLOCK,), 1, tl.int64), joins, sem="relaxed")
         seen_equal += tl.sum(equal.to(tl.int32), axis=0)
         seen_alone += tl.sum(alone.to(tl.int32), axis=0)
 

@@ -21,7 +21,8 @@ def launch_means(
     """The mean of each group, summed in fp32.
 
     Few groups of several tokens are summed by a product with the matrix of ones and zeros that says
-    who stands where, which adds in a fixed order; many by additions in memory.
+    who stands where, which adds in a fixed order; many by additions in memory. The mean of a group
+    with an infinity is NaN by the first and infinite by the second.
 
     Args:
         x: ``(B, N, C)`` of any strides, fp32 or half precision.
@@ -57,7 +58,7 @@ def launch_means(
             shared,
             *x.stride(),
             **common,
-            PRECISION=precision_of(x.device, exact=True),
+            PRECISION=precision_of(x.device, x.dtype, exact=True),
             UPCAST=INTERPRETED,
             BLOCK_M=rows,
             BLOCK_N=64,

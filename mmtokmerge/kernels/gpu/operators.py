@@ -227,7 +227,7 @@ def _groups_of_matching(
 def _(
     similarity: Tensor, best: Tensor, values: Tensor, targets: int, groups: int
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(best), best.new_empty(best.shape[0], groups)
+    return best.new_empty(best.shape), best.new_empty(best.shape[0], groups)
 
 
 @torch.library.custom_op(
@@ -262,7 +262,8 @@ def _mean_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     shares = grad.float() / counts[..., None]
     offsets = torch.arange(batch, device=grad.device) * num_groups
     rows = (groups + offsets[:, None]).reshape(-1)
-    taken = shares.reshape(-1, channels).index_select(0, rows).view(batch, -1, channels)
+    taken = shares.reshape(-1, channels).index_select(0, rows)
+    taken = taken.view(batch, groups.shape[1], channels)
     if weights is not None:
         taken = taken * weights[..., None]
     return taken.to(grad.dtype), None, None, None, None

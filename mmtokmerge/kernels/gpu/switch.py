@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.recording import is_exported, is_jit_traced
@@ -138,7 +139,8 @@ def agree(
     from mmtokmerge.kernels.gpu.check import first_difference
 
     found = check if check is not None else first_difference
-    with torch.inference_mode(False), torch.no_grad():
+    # Neither a counter nor a mode of tensors without memory is to see what the check runs.
+    with torch.inference_mode(False), torch.no_grad(), _disable_current_modes():
         try:
             difference = found(device, dtype)
         except Exception as error:  # Triton's compiler and the driver raise what they like

@@ -114,7 +114,7 @@ def test_compiled_operators_are_used(tmp_path: Path) -> None:
 def test_importing_the_models_says_nothing_of_other_packages_and_loggers_go_on() -> None:
     pytest.importorskip("mmseg", reason="needs MMSegmentation")
     code = (
-        "import mmtokmerge.models\n"
+        "import mmtokmerge.datasets, mmtokmerge.models\n"
         "from mmengine.logging import MMLogger\n"
         "MMLogger.get_current_instance().warning('a warning of ours')\n"
         "print('a line of ours')\n"

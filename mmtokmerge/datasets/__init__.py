@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from mmtokmerge.quiet import quiet_imports
+
+if find_spec("mmseg") is not None:
+    with quiet_imports():  # of data sets that are not used here
+        import mmseg.datasets  # noqa: F401
+
 from mmtokmerge.datasets import transforms
 
 __all__ = ["transforms"]

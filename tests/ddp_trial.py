@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO / "tests" / "reference"))
 
+# The folders of the helpers must be on the path before.
 from pose_helpers import synthetic_batch  # noqa: E402
 from run_vit_configs import make_batch, narrow_model  # noqa: E402
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from mmtokmerge.quiet import quiet_imports
 
 if find_spec("mmseg") is not None:
-    with quiet_imports():  # of data sets that are not used here
+    with quiet_imports():  # here for what it prints of data sets that are not used
         import mmseg.datasets  # noqa: F401
 
 from mmtokmerge.datasets import transforms

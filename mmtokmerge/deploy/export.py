@@ -133,6 +133,13 @@ def export(
         raise InputError(f"{path} is a folder: name a file")
     chosen = Sizes() if sizes is None else sizes
     chosen.check(example)
+    for batch in calibration or ():
+        chosen.check(batch)
+        if chosen.static and batch.shape != example.shape:
+            raise InputError(
+                f"calibration has images {tuple(batch.shape)}, but the file is to take "
+                f"{tuple(example.shape)} alone"
+            )
     odd = {str(p.dtype) for p in model.parameters() if p.is_floating_point()} - {"torch.float32"}
     if odd:
         raise InputError(f"the model must be in fp32 to be exported, it has {', '.join(odd)}")

@@ -110,7 +110,7 @@ def quantize_onnx(path: Path, out: Path, names: Sequence[str], batches: Sequence
         quantize_static,
     )
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
         def __init__(self) -> None:
             self.left = iter(batches)
 
@@ -134,7 +134,7 @@ def quantize_onnx(path: Path, out: Path, names: Sequence[str], batches: Sequence
 
 @torch.no_grad()
 def worst_error(model: nn.Module, exported: Exported, batches: Sequence[Tensor]) -> float:
-    """The greatest :data:`BOUND`-like error of any output on any batch."""
+    """The greatest error, as :data:`BOUND` counts it, of any output on any batch."""
     worst = 0.0
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     for batch in batches:
@@ -145,7 +145,7 @@ def worst_error(model: nn.Module, exported: Exported, batches: Sequence[Tensor])
 
 
 def _error(found: Tensor, expected: Tensor) -> float:
-    """Of labels, the share that differs."""
+    """What :data:`BOUND` bounds; of labels, the share that differs."""
     if found.shape != expected.shape:
         return math.inf
     if not expected.is_floating_point():

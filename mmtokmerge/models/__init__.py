@@ -7,7 +7,7 @@ import importlib.util
 from mmtokmerge.quiet import quiet_imports
 
 if importlib.util.find_spec("mmseg") is not None:
-    with quiet_imports():  # of compiled operators and data sets that are not used here
+    with quiet_imports():  # here for what it prints of operators that are not used
         import mmseg.models  # noqa: F401
 
 from mmtokmerge.models.backbones import BEiT, MiTPlusPlus, VisionTransformer

@@ -480,6 +480,20 @@ def test_int8_that_differs_too_much_is_not_left(
         (dict(calibration=[torch.zeros(1, 3, 256, 256)]), "m.onnx", "go together"),
         (dict(precision="int8", calibration=[]), "m.onnx", "holds no images"),
         (
+            dict(
+                precision="int8",
+                calibration=[torch.zeros(1, 3, 256, 300)],
+                sizes=Sizes(static=True),
+            ),
+            "m.onnx",
+            "but the file is to take",
+        ),
+        (
+            dict(precision="int8", calibration=[torch.zeros(1, 3, 64, 300)]),
+            "m.onnx",
+            "is not of the sizes to export",
+        ),
+        (
             dict(precision="int8", calibration=[torch.zeros(1, 3, 256, 256)]),
             "m.pt2",
             "is for OpenVINO",

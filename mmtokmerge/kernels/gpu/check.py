@@ -85,7 +85,9 @@ def _compare_merges(
     values = cosine.topk(joined, dim=1, sorted=False).values
     count = targets + tokens - joined
     groups, sizes = groups_of_matching(cosine, index, values, targets, count)
-    joins = cosine >= values.amin(1, keepdim=True)
+    order = cosine.argsort(dim=1, descending=True, stable=True)[:, :joined]  # first of equal ones
+    joins = torch.zeros_like(index, dtype=torch.bool)
+    joins = joins.scatter(1, order, torch.ones_like(order, dtype=torch.bool))
     expected = torch.where(joins, index, targets - 1 + (~joins).cumsum(1))
     counts = torch.zeros_like(sizes).scatter_add_(1, expected, torch.ones_like(expected))
     if not (torch.equal(groups, expected) and torch.equal(sizes, counts)):

@@ -116,7 +116,8 @@ def _runs_on(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 # A compiler asks once, and does not compile the check itself: what
-# torch.compiler.assume_constant_result does, which would import the whole compiler here.
+# torch.compiler.assume_constant_result does, which would import the whole compiler here. Functions
+# have no such attribute for mypy.
 _runs_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

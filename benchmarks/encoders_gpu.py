@@ -6,6 +6,7 @@ import argparse
 import csv
 import multiprocessing as mp
 import os
+import re
 import sys
 import time
 import traceback
@@ -30,7 +31,8 @@ from mmtokmerge.merging.segformer.presets import PRESETS
 EXAMPLES = """\
 examples:
   python benchmarks/encoders_gpu.py --csv encoders.csv
-  python benchmarks/encoders_gpu.py --arch b5 --size 1x2160x3840 --mode graph compile-graph
+  python benchmarks/encoders_gpu.py --size b5:1x2160x3840 --mode graph compile-graph
+  python benchmarks/encoders_gpu.py --size 8x1024x1024 b5:1x2160x3840:graph,eager
 
 Compiling B5 takes a minute or more for each model and size, one after the other in
 tools/benchmark.py. Here every model and size has a process, all compile at once, and when the last
@@ -42,6 +44,9 @@ modes: eager, one launch after the other; graph, replayed as one CUDA graph; com
 for the size; compile-graph, what torch.compile made replayed as one CUDA graph.
 """
 STOCK = "stock fused"
+SIZE = re.compile(
+    r"((?P<arch>b\d):)?(?P<batch>\d+)x(?P<height>\d+)x(?P<width>\d+)(:(?P<modes>[a-z,-]+))?"
+)
 MODES = {
     "eager": {},
     "graph": dict(cuda_graph=True),
@@ -112,8 +117,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--size",
         nargs="+",
         default=["8x1024x1024", "1x1024x1024"],
-        metavar="BxHxW",
-        help="images of a step and their pixels (default: 8x1024x1024 1x1024x1024)",
+        metavar="[ARCH:]BxHxW[:MODE,...]",
+        help="images of a step and their pixels, for one arch or those of --arch, in modes of its\n"
+        "own or those of --mode (default: 8x1024x1024 1x1024x1024)",
     )
     add("--mode", nargs="+", default=["graph", "compile", "compile-graph"], help="see below")
     add("--dtype", default="bf16", help="fp32, fp16 or bf16 (default: bf16)")
@@ -140,25 +146,23 @@ def main(args: argparse.Namespace) -> None:
         gate, alone = context.Semaphore(args.processes), context.Lock()
         workers = [_start(context, job, gate, alone, stack) for job in jobs]
         _wait_until_ready(workers, args.deadline, console)
-        for mode in args.mode:
-            for group in _groups(workers):
-                _take_turns(group, mode, args.rounds, args.steps)
-    written: list[dict[str, str]] = []
-    for mode in args.mode:
+        written: list[dict[str, str]] = []
         for group in _groups(workers):
             job = group[0].job
-            results = [worker.results[mode] for worker in group]
-            compare(results)
-            settings = job.settings(mode, args.rounds * args.steps)
-            console.print(f"{job.arch}, batch {job.batch}")
-            print_tables(results, settings, console)
-            if args.csv is not None:
-                written += _rows(args.csv, results, settings, job)
-                _save(args.csv, written)
+            for mode in job.modes:
+                _take_turns(group, mode, args.rounds, args.steps)
+                results = [worker.results[mode] for worker in group]
+                compare(results)
+                settings = job.settings(mode, args.rounds * args.steps)
+                console.print(f"{job.arch}, batch {job.batch}")
+                print_tables(results, settings, console)
+                if args.csv is not None:
+                    written += _rows(args.csv, results, settings, job)
+                    _save(args.csv, written)
 
 
 def read_jobs(args: argparse.Namespace) -> Iterator[Job]:
-    """The jobs of the command line, those that take longest to compile first.
+    """The jobs of the command line, in its order.
 
     Raises:
         InputError: If a name is unknown, or a size is not BxHxW.
@@ -170,14 +174,20 @@ def read_jobs(args: argparse.Namespace) -> Iterator[Job]:
         ("dtype", [args.dtype], tuple(DTYPES)),
     ):
         for word in given:
-            if word not in allowed:
-                raise InputError(f"--{name} {word!r} is unknown, allowed are {', '.join(allowed)}.")
-    for arch in sorted(args.arch, reverse=True):
-        for size in args.size:
-            numbers = size.split("x")
-            if len(numbers) != 3 or not all(word.isdigit() for word in numbers):
-                raise InputError(f"--size {size!r} must be BxHxW, such as 8x1024x1024.")
-            batch, height, width = map(int, numbers)
+            _among(f"--{name}", word, allowed)
+    for size in args.size:
+        found = SIZE.fullmatch(size)
+        if found is None:
+            raise InputError(
+                f"--size {size!r} must be [ARCH:]BxHxW[:MODE,...], such as 8x1024x1024 or "
+                "b5:1x2160x3840:graph."
+            )
+        batch, height, width = (int(found[name]) for name in ("batch", "height", "width"))
+        modes = tuple(found["modes"].split(",")) if found["modes"] else tuple(args.mode)
+        for arch in [found["arch"]] if found["arch"] else args.arch:
+            _among("--size: arch", arch, tuple(MIT_ARCHS))
+            for mode in modes:
+                _among("--size: mode", mode, tuple(MODES))
             for merging in (STOCK, *args.merging):
                 yield Job(
                     arch,
@@ -186,9 +196,14 @@ def read_jobs(args: argparse.Namespace) -> Iterator[Job]:
                     (height, width),
                     args.dtype,
                     args.device,
-                    tuple(args.mode),
+                    modes,
                     args.warmup,
                 )
+
+
+def _among(name: str, word: str, allowed: Sequence[str]) -> None:
+    if word not in allowed:
+        raise InputError(f"{name} {word!r} is unknown, allowed are {', '.join(allowed)}.")
 
 
 def _start(context: Any, job: Job, gate: Any, alone: Any, stack: ExitStack) -> Worker:
@@ -233,11 +248,11 @@ def _wait_until_ready(workers: Sequence[Worker], seconds: float, console: Consol
 
 
 def _groups(workers: Sequence[Worker]) -> list[list[Worker]]:
-    """The workers that are compared, those of an arch and a size."""
-    found: dict[tuple[str, int, Shape], list[Worker]] = {}
+    """The workers that are compared, those of an arch, a size and its modes."""
+    found: dict[tuple[Any, ...], list[Worker]] = {}
     for worker in workers:
         job = worker.job
-        found.setdefault((job.arch, job.batch, job.shape), []).append(worker)
+        found.setdefault((job.arch, job.batch, job.shape, job.modes), []).append(worker)
     return list(found.values())
 
 
@@ -285,10 +300,12 @@ def _ready(job: Job, pipe: Connection, alone: Any) -> tuple[dict[str, Any], Any]
     ]
     timer = device_timer(job.settings("eager"))
     images = random_images(candidate, job.settings("eager"), job.shape, job.batch)
+    eager = make_step(candidate, job.settings("eager"), images)
+    torch.backends.cudnn.benchmark = False
+    timer(eager)  # compiles and checks the kernels
+    torch.backends.cudnn.benchmark = True
     with alone:  # cuDNN compares its convolutions by their time
-        eager = make_step(candidate, job.settings("eager"), images)
-        for _ in range(2):
-            timer(eager)
+        timer(eager)
     steps = {}
     for mode in job.modes:
         settings = job.settings(mode)

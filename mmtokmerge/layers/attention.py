@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmtokmerge.kernels.attention import attend, by_rows
 from mmtokmerge.kernels.linear import linear
+from mmtokmerge.kernels.norm import call_norm
 from mmtokmerge.kernels.plain import call_linear, is_plain
 from mmtokmerge.kernels.recording import is_jit_traced
 from mmtokmerge.kernels.residual import residual
@@ -285,4 +286,4 @@ def reduce_grid(
     kv_hw = (reduced.shape[2], reduced.shape[3])
     if merges and is_jit_traced():
         kv_hw = (int(kv_hw[0]), int(kv_hw[1]))
-    return norm(to_tokens(reduced)), kv_hw
+    return call_norm(norm, to_tokens(reduced)), kv_hw

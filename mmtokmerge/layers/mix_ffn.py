@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mmtokmerge.kernels.depthwise import depthwise_activation
 from mmtokmerge.kernels.linear import linear
+from mmtokmerge.kernels.norm import call_norm
 from mmtokmerge.kernels.plain import is_plain
 from mmtokmerge.kernels.recording import is_recorded
 from mmtokmerge.layers.layout import to_map, to_tokens
@@ -107,9 +109,10 @@ class MixParts(NamedTuple):
         rows = self._rows_of_strip(x, hw)
         if rows < hw[0]:
             return self._feed_strips(x, hw, norm, rows)
-        hidden = _product(self.fc1, norm(x))  # (B, N, hidden)
-        hidden = to_tokens(self.depthwise(to_map(hidden, hw)))
-        out: Tensor = self.drop2(_product(self.fc2, self.drop1(self.activation(hidden))))
+        normed = call_norm(norm, x) if isinstance(norm, nn.Module) else norm(x)
+        hidden = _product(self.fc1, normed)  # (B, N, hidden)
+        hidden = depthwise_activation(self.depthwise, self.activation, hidden, hw)
+        out: Tensor = self.drop2(_product(self.fc2, self.drop1(hidden)))
         return out
 
     def _rows_of_strip(self, x: Tensor, hw: tuple[int, int]) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from mmtokmerge.kernels.norm import call_norm
 from mmtokmerge.layers.layout import to_tokens
 
 
@@ -37,4 +38,4 @@ class OverlapPatchEmbed(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Embed a channels-last map ``(B, C_in, H, W)``; returns ``(B, h*w, C)`` and ``(h, w)``."""
         x = self.projection(x)
-        return self.norm(to_tokens(x)), (x.shape[2], x.shape[3])
+        return call_norm(self.norm, to_tokens(x)), (x.shape[2], x.shape[3])

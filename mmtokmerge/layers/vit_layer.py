@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from mmtokmerge.kernels.norm import call_norm
 from mmtokmerge.kernels.plain import reuses_memory
 from mmtokmerge.kernels.residual import residual
 from mmtokmerge.layers.drop_path import DropPath
@@ -70,9 +71,9 @@ class ViTLayer(nn.Module):
             Tokens ``(B, N', C)``, fewer where they were reduced.
         """
         reuse = reuses_memory(self.modules())
-        y, qkv = self.attn(self.ln1(x), bias, lengths)
+        y, qkv = self.attn(call_norm(self.ln1, x), bias, lengths)
         x = residual(x, self.drop_path(y), reuse=reuse)
         if reduction is not None:
             x = reduction.between(x, qkv)
-        x = residual(x, self.drop_path(self.ffn(self.ln2(x))), reuse=reuse)
+        x = residual(x, self.drop_path(self.ffn(call_norm(self.ln2, x))), reuse=reuse)
         return x if reduction is None else reduction.after(x, qkv)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.kernels.gpu.operators import groups_of_matching, match_on_grid
-from mmtokmerge.kernels.gpu.switch import pays, use_kernels
+from mmtokmerge.kernels.gpu.switch import MOST_AT_ONCE, pays, use_kernels
 from mmtokmerge.kernels.similarity import most_similar
 from mmtokmerge.merging.assignment import TokenAssignment
 from mmtokmerge.merging.grid import clip, destinations, pair, share_of
@@ -165,10 +165,13 @@ def _by_rate(
     num_targets = (hw[0] // cell[0]) * (hw[1] // cell[1])
     num_groups = x.shape[1] - removed
     similarity, best = _on_grid(x, hw, cell, offset, match, num_targets)
-    top = similarity.topk(removed + num_targets, dim=1, sorted=False)
     if x.shape[1] <= ONE_PROGRAM and use_kernels(similarity):
-        groups, sizes = groups_of_matching(similarity, best, top.values, num_targets, num_groups)
+        values = None
+        if x.shape[1] > MOST_AT_ONCE:
+            values = similarity.topk(removed + num_targets, dim=1, sorted=False).values
+        groups, sizes = groups_of_matching(similarity, best, values, num_targets, num_groups)
         return TokenAssignment(groups, sizes, shared=num_targets)
+    top = similarity.topk(removed + num_targets, dim=1, sorted=False)
     joined = mark(similarity, top.indices)
     alone = num_targets - 1 + (~joined).cumsum(1)
     groups = torch.where(joined, best, alone)

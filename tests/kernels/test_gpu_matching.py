@@ -19,6 +19,8 @@ from torch import Tensor
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels import similarity
 from mmtokmerge.kernels.gpu import operators, switch
+from mmtokmerge.kernels.gpu.check import first_difference
+from mmtokmerge.kernels.gpu.layer_check import first_difference_of_layers
 from mmtokmerge.kernels.gpu.operators import most_similar_triton
 from mmtokmerge.kernels.gpu.switch import pays, read_switch, use_kernels, use_triton
 from mmtokmerge.kernels.similarity import most_similar
@@ -325,7 +327,7 @@ def ampere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=8))
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(switch, "HAS_TRITON", True)
-    monkeypatch.setattr(switch, "_runs_on", lambda device, dtype: True)
+    monkeypatch.setattr(switch, "_runs_on", lambda device, dtype, kind="merging": True)
     monkeypatch.setenv("MMTOKMERGE_TRITON", "auto")
 
 
@@ -394,8 +396,13 @@ def test_checked_once_for_each_device_and_type(monkeypatch: pytest.MonkeyPatch) 
     for _ in range(3):
         assert use_kernels(gpu_tokens())
         assert use_kernels(gpu_tokens(dtype=torch.float32))
+        assert use_kernels(gpu_tokens(), switch.LAYERS)
     device = torch.device("cuda", 0)
-    assert asked == [(device, torch.bfloat16), (device, torch.float32)]
+    assert asked == [
+        (device, torch.bfloat16, first_difference),
+        (device, torch.float32, first_difference),
+        (device, torch.bfloat16, first_difference_of_layers),
+    ]
 
 
 @pytest.mark.usefixtures("a_card")
@@ -420,7 +427,7 @@ def test_a_compiler_asks_once_and_records_nothing_of_the_check(
 
     compiled = torch.compile(step, backend="eager", fullgraph=True)
     assert compiled(torch.zeros(2)).tolist() == compiled(torch.zeros(2)).tolist() == [1, 1]
-    assert asked == [(torch.device("cpu"), torch.float32)]
+    assert asked == [(torch.device("cpu"), torch.float32, first_difference)]
 
 
 def test_a_kernel_that_differs_is_left_alone_with_one_warning() -> None:

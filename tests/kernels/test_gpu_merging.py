@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmtokmerge.kernels.gpu import operators
+from mmtokmerge.kernels.gpu import operators, switch
 from mmtokmerge.merging import TokenAssignment, bipartite_matching, neighbour_pooling
 
 Run = Callable[..., Any]
@@ -109,8 +109,8 @@ def by_hand(
     return groups, sizes
 
 
-def number(similarity: Tensor, best: Tensor, joined: int, targets: int) -> Any:
-    values = similarity.topk(joined, dim=1, sorted=False).values
+def number(similarity: Tensor, best: Tensor, joined: int, targets: int, alone: bool) -> Any:
+    values = None if alone else similarity.topk(joined, dim=1, sorted=False).values
     count = targets + similarity.shape[1] - joined
     return operators.groups_of_matching(similarity, best, values, targets, count)
 
@@ -125,9 +125,25 @@ def test_groups(tokens: int, targets: int, joined: int, run: Run) -> None:
     similarity[:, torch.randperm(tokens)[:targets]] = math.inf
     similarity[0, tokens // 2] = math.nan
     best = torch.randint(0, targets, (2, tokens))
-    groups, sizes = run(number, similarity, best, joined, targets)
     expected = by_hand(similarity, best, joined, targets)
-    assert (groups.tolist(), sizes.tolist()) == expected
+    for alone in (False, True) if tokens <= switch.MOST_AT_ONCE else (False,):
+        groups, sizes = run(number, similarity, best, joined, targets, alone)
+        assert (groups.tolist(), sizes.tolist()) == expected
+
+
+@pytest.mark.parametrize("tokens", [3, 64, 700, 4096])
+def test_the_kernel_finds_the_most_similar(tokens: int, run: Run) -> None:
+    """At every number that may join, on cosines that are near, negative, zero and equal."""
+    torch.manual_seed(tokens)
+    similarity = torch.randn(3, tokens) * torch.tensor([[1e-7], [0.3], [1.0]])
+    similarity = similarity.clamp(-1, 1)
+    similarity[0, : tokens // 3] = 0.0
+    similarity[0, tokens // 3 : tokens // 2] = -0.0
+    best = torch.zeros(3, tokens, dtype=torch.long)
+    for joined in {1, 2, tokens // 3, tokens // 2 + 1, tokens - 1, tokens}:
+        groups, sizes = run(number, similarity, best, joined, 1, True)
+        expected = run(number, similarity, best, joined, 1, False)
+        assert torch.equal(groups, expected[0]) and torch.equal(sizes, expected[1])
 
 
 def by_loop(x: Tensor, groups: Tensor, sizes: Tensor, weights: Tensor | None) -> Tensor:
@@ -143,7 +159,7 @@ def by_loop(x: Tensor, groups: Tensor, sizes: Tensor, weights: Tensor | None) ->
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("groups", [5, 40, 600])
 def test_means(groups: int, dtype: torch.dtype, run: Run) -> None:
-    """Summed by a product and in memory; of one assignment for all images and one for each."""
+    """Of one assignment for all images and one for each."""
     torch.manual_seed(groups)
     x = torch.randn(2, 130, 70).to(dtype)
     tolerance = 2 * torch.finfo(dtype).eps
@@ -177,11 +193,9 @@ def test_nan_and_infinity_stay_in_their_group(run: Run) -> None:
     groups = torch.arange(100)[None] % 7
     sizes = F.one_hot(groups, 7).sum(1)
     means = run(operators.mean_of_groups, x, groups, sizes, None, 7)
-    strange = torch.zeros(1, 7, 4, dtype=torch.bool)
-    strange[0, 3, 1] = strange[0, 97 % 7, 2] = True
-    assert torch.equal(~means.isfinite(), strange)
     expected = TokenAssignment(groups, sizes).merge(x)
-    torch.testing.assert_close(means[~strange], expected[~strange])
+    assert expected[0, 3, 1].isnan() and expected[0, 97 % 7, 2].isinf()
+    torch.testing.assert_close(means, expected, equal_nan=True)
 
 
 def test_a_thousand_halves_are_summed_in_fp32(run: Run) -> None:
@@ -297,12 +311,12 @@ def test_a_block_is_the_same_by_kernels(merging: dict[str, Any], batch: int, run
 
 KERNELS = {
     "groups_kernel": dict(similarity_ptr="*fp32", best_ptr="*i64", values_ptr="*fp32"),
-    "mean_kernel": dict(x_ptr="*bf16", weights_ptr="*fp32", means_ptr="*bf16"),
-    "sum_kernel": dict(x_ptr="*bf16", weights_ptr="*fp32", sums_ptr="*fp32"),
+    "groups_kernel alone": dict(similarity_ptr="*fp32", best_ptr="*i64"),
+    "sum_kernel": dict(x_ptr="*bf16", weights_ptr="*fp32", sums_ptr="*fp32", means_ptr="*bf16"),
     "divide_kernel": dict(sums_ptr="*fp32", means_ptr="*bf16"),
     "spread_kernel": dict(y_ptr="*bf16", onto_ptr="*bf16", out_ptr="*bf16"),
 }
-CONSTANTS = dict(BLOCK=4096, BLOCK_M=32, BLOCK_N=64, BLOCK_C=64, PRECISION="tf32x3", UPCAST=False)
+CONSTANTS = dict(BLOCK=4096, BLOCK_N=64, BLOCK_C=64)
 
 
 @pytest.mark.parametrize("capability", [80, 90])
@@ -318,10 +332,12 @@ def test_compiles_for_gpus_without_one(
     from mmtokmerge.kernels.gpu import groups, means
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    kernel = getattr(groups if name == "groups_kernel" else means, name)
+    kernel = getattr(groups if "groups" in name else means, name.split()[0])
     pointers = dict(groups_ptr="*i64", sizes_ptr="*i64", **KERNELS[name])
     names = kernel.arg_names
     constants = {key: value for key, value in CONSTANTS.items() if key in names}
+    if name.endswith("alone"):
+        constants["values_ptr"] = None
     signature = {
         key: "constexpr" if key in constants else pointers.get(key, "i32") for key in names
     }

@@ -67,7 +67,9 @@ def assert_alike(found: Tensor, expected: Tensor, tolerance: float) -> None:
 def test_the_kernels_agree_with_torch_here(dtype: torch.dtype) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert switch.agree(torch.device("cuda", torch.cuda.current_device()), dtype)
+        device = torch.device("cuda", torch.cuda.current_device())
+        for kind in (switch.MERGING, switch.LAYERS):
+            assert switch.agree(device, dtype, switch._check_of(kind))
 
 
 @pytest.mark.parametrize("batch", [0, 1, 3])
@@ -96,6 +98,19 @@ def test_an_encoder_on_the_gpu_is_that_on_the_cpu(preset: str) -> None:
         expected = model.cpu()(x.cpu())
     for one, other in zip(found, expected):
         assert_alike(one, other, 1e-2)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_an_encoder_in_half_precision_is_that_by_torch(
+    preset: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = encoder(preset, dtype), images(1, 512, 640, dtype)
+    with torch.no_grad():
+        found = model(x)
+        monkeypatch.setenv(switch.SWITCH, "0")
+        for one, other in zip(found, model(x)):
+            assert_alike(one, other, 0.3)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -207,7 +222,7 @@ def test_more_values_than_an_int32_counts() -> None:
     cosine, index = match_on_grid(x, hw, (60, 60), (0, 0))
     last_cosine, last_index = match_on_grid(x[-1:].clone(), hw, (60, 60), (0, 0))
     assert torch.equal(cosine[-1], last_cosine[0]) and torch.equal(index[-1], last_index[0])
-    for cell in (4, 30):  # groups summed in memory, and by a product
+    for cell in (4, 30):
         rows = torch.arange(hw[0], device="cuda") // cell * (hw[1] // cell)
         groups = (rows[:, None] + torch.arange(hw[1], device="cuda") // cell).reshape(1, -1)
         one = TokenAssignment.from_groups(groups, (hw[0] // cell) * (hw[1] // cell))

@@ -27,7 +27,7 @@ from torch import Tensor
 # Programs that keep a large GPU busy; with fewer, each one takes fewer tokens.
 ENOUGH_PROGRAMS = 128
 MAX_WHOLE_CHANNELS = 128
-LENGTHS = 64  # destinations of a program that takes their lengths
+LENGTHS = 16  # destinations of a program that takes their lengths
 TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
 
@@ -128,7 +128,7 @@ def launch(
         *numbers,
         ON_GRID=on_grid,
         BLOCK_D=LENGTHS,
-        BLOCK_C=min(64, max(16, triton.next_power_of_2(channels))),
+        BLOCK_C=min(256, max(16, triton.next_power_of_2(channels))),
         num_warps=4,
     )
     best_kernel[(triton.cdiv(tokens, cut.tokens), batch)](

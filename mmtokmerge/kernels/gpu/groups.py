@@ -9,12 +9,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-MOST_AT_ONCE = 4096
+from mmtokmerge.kernels.gpu.switch import MOST_AT_ONCE
+
 FAR = tl.constexpr(2.0)  # what counts as infinity: above every cosine
 
 
 def launch(
-    similarity: Tensor, best: Tensor, values: Tensor, num_targets: int, num_groups: int
+    similarity: Tensor, best: Tensor, values: Tensor | None, num_targets: int, num_groups: int
 ) -> tuple[Tensor, Tensor]:
     """Run the kernel, one program for each image.
 
@@ -22,8 +23,9 @@ def launch(
         similarity: ``(B, N)`` fp32, the cosine of each token with its destination; infinity, or
             NaN, for those that join before all others, destinations among them.
         best: ``(B, N)`` int64, each token's destination.
-        values: ``(B, k)`` fp32, the k greatest of ``similarity``, in any order. Of equal ones at
-            the end the first tokens join.
+        values: ``(B, k)`` fp32, the k greatest of ``similarity``, in any order, ``k = N + D - M``.
+            Of equal ones at the end the first tokens join. None lets the
+            kernel find the least of them, with up to MOST_AT_ONCE tokens.
         num_targets: D.
         num_groups: M, ``D + N - k``.
 
@@ -36,15 +38,16 @@ def launch(
     sizes = torch.empty(batch, num_groups, dtype=torch.int64, device=similarity.device)
     if groups.numel() == 0:
         return groups, sizes
+    assert values is not None or tokens <= MOST_AT_ONCE
     block = min(MOST_AT_ONCE, max(16, triton.next_power_of_2(tokens)))
     groups_kernel[(batch,)](
         similarity.contiguous(),
         best.contiguous(),
-        values.contiguous(),
+        None if values is None else values.contiguous(),
         groups,
         sizes,
         tokens,
-        values.shape[1],
+        tokens + num_targets - num_groups,
         num_targets,
         num_groups,
         BLOCK=block,
@@ -66,7 +69,7 @@ def groups_kernel(
     num_groups,
     BLOCK: tl.constexpr,
 ):
-    """Groups ``(B, N)`` and sizes ``(B, M)`` from the cosines and the greatest of them."""
+    """Groups ``(B, N)`` and sizes ``(B, M)`` from the cosines, and the greatest if they are known."""
     batch = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, BLOCK)
     sizes = sizes_ptr + batch * num_groups
@@ -76,17 +79,23 @@ def groups_kernel(
         tl.store(sizes + group, alone, group < num_groups)
     tl.debug_barrier()  # the counts below are added to these
 
-    least = tl.full((BLOCK,), FAR, tl.float32)
-    for start in range(0, num_joined, BLOCK):
-        inside = start + place < num_joined
-        values = tl.load(values_ptr + batch * num_joined + start + place, inside, other=FAR)
-        least = tl.minimum(least, _finite(values))
-    bound = tl.min(least, axis=0)
     above = 0
-    for start in range(0, num_joined, BLOCK):
-        inside = start + place < num_joined
-        values = tl.load(values_ptr + batch * num_joined + start + place, inside, other=bound)
-        above += tl.sum((_finite(values) > bound).to(tl.int32), axis=0)
+    if values_ptr is not None:
+        least = tl.full((BLOCK,), FAR, tl.float32)
+        for start in range(0, num_joined, BLOCK):
+            inside = start + place < num_joined
+            values = tl.load(values_ptr + batch * num_joined + start + place, inside, other=FAR)
+            least = tl.minimum(least, _finite(values))
+        bound = tl.min(least, axis=0)
+        for start in range(0, num_joined, BLOCK):
+            inside = start + place < num_joined
+            values = tl.load(values_ptr + batch * num_joined + start + place, inside, other=bound)
+            above += tl.sum((_finite(values) > bound).to(tl.int32), axis=0)
+    else:
+        inside = place < num_tokens
+        value = _finite(tl.load(similarity_ptr + batch * num_tokens + place, inside, other=-FAR))
+        bound = _greatest(value, inside, num_joined)
+        above = tl.sum(((value > bound) & inside).to(tl.int32), axis=0)
     equal_ones = num_joined - above  # of those with the bound itself
 
     seen_equal = 0
@@ -107,6 +116,33 @@ def groups_kernel(
         tl.atomic_add(sizes + target, tl.full((BLOCK,), 1, tl.int64), joins, sem="relaxed")
         seen_equal += tl.sum(equal.to(tl.int32), axis=0)
         seen_alone += tl.sum(alone.to(tl.int32), axis=0)
+
+
+@triton.jit
+def _greatest(value, inside, count):
+    """The ``count``-th greatest value, found two bits at a time.
+
+    As whole numbers the bits of floats are in their order, but for the sign's. Three bounds are
+    tried at once: the numbers above each stand side by side in one sum of 64 bits.
+    """
+    bits = value.to(tl.int32, bitcast=True)
+    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    order = bits.to(tl.int64) + 2147483648  # from 0
+    order = tl.where(inside, order, -1)
+    found = tl.full((), 0, tl.int64)
+    one = tl.full((), 1, tl.int64)
+    for turn in range(16):
+        step = one << (30 - 2 * turn)
+        first = (order >= found + step).to(tl.int64)
+        second = (order >= found + 2 * step).to(tl.int64) << 20
+        third = (order >= found + 3 * step).to(tl.int64) << 40
+        counts = tl.sum(first + second + third, axis=0)
+        low, middle, high = counts & 0xFFFFF, (counts >> 20) & 0xFFFFF, counts >> 40
+        steps = (low >= count).to(tl.int64) + (middle >= count).to(tl.int64)
+        found += step * (steps + (high >= count).to(tl.int64))
+    bits = (found - 2147483648).to(tl.int32)
+    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return bits.to(tl.float32, bitcast=True)
 
 
 @triton.jit

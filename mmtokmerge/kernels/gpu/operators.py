@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import math
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from mmtokmerge.errors import InputError
+from mmtokmerge.kernels.gpu.flops import FORMULAS, tell_counter
 from mmtokmerge.kernels.gpu.switch import DTYPES
 
 EPSILON = 1e-12
@@ -46,7 +45,7 @@ def most_similar_triton(
     """
     _check(x, destinations, absent)
     _check_device(x)
-    _tell_counter()
+    tell_counter()
     similarity, index = _most_similar(x, destinations, absent, _product_dtype(x))
     return similarity, index
 
@@ -73,13 +72,13 @@ def match_on_grid(
     if x.dtype not in DTYPES:
         raise InputError(f"the Triton kernels take fp32, fp16 or bf16 tokens, got {x.dtype}.")
     _check_device(x)
-    _tell_counter()
+    tell_counter()
     similarity, index = _match_on_grid(x, [*hw, *cell, *offset], _product_dtype(x))
     return similarity, index
 
 
 def groups_of_matching(
-    similarity: Tensor, best: Tensor, values: Tensor, num_targets: int, num_groups: int
+    similarity: Tensor, best: Tensor, values: Tensor | None, num_targets: int, num_groups: int
 ) -> tuple[Tensor, Tensor]:
     """Number the groups of a matching by rate; see :mod:`mmtokmerge.kernels.gpu.groups`."""
     groups, sizes = _groups_of_matching(similarity, best, values, num_targets, num_groups)
@@ -171,22 +170,8 @@ def _(x: Tensor, grid: list[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return _found(x)
 
 
-def _tell_counter() -> None:
-    """Tell torch's counter of operations, where it is in use, what these operators multiply."""
-    counter = sys.modules.get("torch.utils.flop_counter")  # importing it takes half a second
-    if counter is None or torch.compiler.is_compiling():
-        return
-    for operator, formula in FORMULAS.items():
-        if operator not in counter.flop_registry:
-            counter.register_flop_formula(operator)(formula)
-        for mode in _get_current_dispatch_mode_stack():  # a counter that was opened before
-            known = getattr(getattr(mode, "counter", mode), "flop_registry", None)
-            if known is not None:
-                known.setdefault(operator, counter.flop_registry[operator])
-
-
 def _comparisons(x: Sequence[int], targets: Sequence[int], *_: Any, **__: Any) -> int:
-    """FLOPs of the products, as the counter counts torch's: 1 MAC = 2 FLOPs."""
+    """FLOPs of the products, as the counter counts torch's."""
     return 2 * math.prod(x) * targets[1]
 
 
@@ -195,10 +180,8 @@ def _comparisons_on_grid(x: Sequence[int], grid: Sequence[int], *_: Any, **__: A
     return 2 * math.prod(x) * (h // sy) * (w // sx)
 
 
-FORMULAS: dict[Any, Callable[..., int]] = {
-    torch.ops.mmtokmerge.most_similar: _comparisons,
-    torch.ops.mmtokmerge.match_on_grid: _comparisons_on_grid,
-}
+FORMULAS[torch.ops.mmtokmerge.most_similar] = _comparisons
+FORMULAS[torch.ops.mmtokmerge.match_on_grid] = _comparisons_on_grid
 
 
 def _found(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,12 +193,12 @@ def _found(x: Tensor) -> tuple[Tensor, Tensor]:
     "mmtokmerge::groups_of_matching",
     mutates_args=(),
     schema=(
-        "(Tensor similarity, Tensor best, Tensor values, SymInt targets, SymInt groups) "
+        "(Tensor similarity, Tensor best, Tensor? values, SymInt targets, SymInt groups) "
         "-> (Tensor, Tensor)"
     ),
 )
 def _groups_of_matching(
-    similarity: Tensor, best: Tensor, values: Tensor, targets: int, groups: int
+    similarity: Tensor, best: Tensor, values: Tensor | None, targets: int, groups: int
 ) -> tuple[Tensor, Tensor]:
     from mmtokmerge.kernels.gpu.groups import launch
 
@@ -225,7 +208,7 @@ def _groups_of_matching(
 
 @_groups_of_matching.register_fake
 def _(
-    similarity: Tensor, best: Tensor, values: Tensor, targets: int, groups: int
+    similarity: Tensor, best: Tensor, values: Tensor | None, targets: int, groups: int
 ) -> tuple[Tensor, Tensor]:
     return best.new_empty(best.shape), best.new_empty(best.shape[0], groups)
 

@@ -26,11 +26,15 @@ MAX_CHANNELS = 512
 FULL_GPU = 16384
 MAX_TILES = 128  # tiles of 64 destinations and 64 channels
 
-_CHECKED: dict[tuple[str, int | None, torch.dtype], bool] = {}
+MOST_AT_ONCE = 4096
+"""Tokens up to which the kernel that numbers groups holds all of an image, and finds the greatest
+similarities itself."""
+MERGING, LAYERS = "merging", "layers"  # kernels that are checked together
+_CHECKED: dict[tuple[str, str, int | None, torch.dtype], bool] = {}
 
 
-def use_kernels(x: Tensor) -> bool:
-    """Whether Triton's kernels may take the tokens ``x``.
+def use_kernels(x: Tensor, kind: str = MERGING) -> bool:
+    """Whether Triton's kernels of merging, or of layers, may take the tokens ``x``.
 
     The environment variable ``MMTOKMERGE_TRITON`` is 'auto' (the default: CUDA tensors, once the
     kernels have agreed with torch on this device and type), '1' (the same, and a sentence where
@@ -55,8 +59,19 @@ def use_kernels(x: Tensor) -> bool:
                 f"install it with pip install triton, or set {SWITCH} to auto or 0."
             )
         return False
-    runs: bool = _runs_on(x.device, x.dtype)
+    runs: bool = _runs_on(x.device, x.dtype, kind)
     return runs
+
+
+def use_layer_kernels(x: Tensor) -> bool:
+    """Whether Triton's kernels of layers may take ``x``: without gradients and autocast.
+
+    Raises:
+        InputError: As :func:`use_kernels`.
+    """
+    if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
+        return False
+    return use_kernels(x, LAYERS)
 
 
 def use_triton(x: Tensor, destinations: Tensor) -> bool:
@@ -104,14 +119,14 @@ def pays(tokens: int, targets: int, channels: int) -> bool:
     return tokens >= FULL_GPU or -(-targets // 64) * -(-channels // 64) <= MAX_TILES
 
 
-def _runs_on(device: torch.device, dtype: torch.dtype) -> bool:
+def _runs_on(device: torch.device, dtype: torch.dtype, kind: str = MERGING) -> bool:
     if not _has_card():
         return True  # a tensor without memory, of a tracer or counter: nothing will run
-    key = (device.type, device.index, dtype)
+    key = (kind, device.type, device.index, dtype)
     if key not in _CHECKED:
         if _is_capturing():
             return False  # a check would end the capture
-        _CHECKED[key] = _is_ampere(device) and agree(device, dtype)
+        _CHECKED[key] = _is_ampere(device) and agree(device, dtype, _check_of(kind))
     return _CHECKED[key]
 
 
@@ -133,13 +148,18 @@ def _is_ampere(device: torch.device) -> bool:
     return torch.version.hip is None and torch.cuda.get_device_properties(device).major >= 8
 
 
+def _check_of(kind: str) -> Callable[..., str | None]:
+    from mmtokmerge.kernels.gpu.check import first_difference
+    from mmtokmerge.kernels.gpu.layer_check import first_difference_of_layers
+
+    return first_difference if kind == MERGING else first_difference_of_layers
+
+
 def agree(
     device: torch.device, dtype: torch.dtype, check: Callable[..., str | None] | None = None
 ) -> bool:
     """Whether the kernels agree with torch here; if not, a warning says how."""
-    from mmtokmerge.kernels.gpu.check import first_difference
-
-    found = check if check is not None else first_difference
+    found = check if check is not None else _check_of(MERGING)
     # Neither a counter nor a mode of tensors without memory is to see what the check runs.
     with torch.inference_mode(False), torch.no_grad(), _disable_current_modes():
         try:

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmtokmerge.checks import boolean, number_in, whole_number
 from mmtokmerge.errors import InputError, InputTypeError
+from mmtokmerge.kernels.norm import call_norm
 from mmtokmerge.kernels.plain import is_plain, reuses_memory
 from mmtokmerge.kernels.residual import residual
 from mmtokmerge.layers import DropPath, EfficientAttention, MixFFN, OverlapPatchEmbed
@@ -91,9 +92,9 @@ class MiTBlock(nn.Module):
         """
         reuse = reuses_memory(self.modules())
         if reuse and x.is_cuda and self._drops_nothing():
-            x, groups = self.attn(self.norm1(x), hw, groups=groups, onto=x)
+            x, groups = self.attn(call_norm(self.norm1, x), hw, groups=groups, onto=x)
         else:
-            y, groups = self.attn(self.norm1(x), hw, groups=groups)
+            y, groups = self.attn(call_norm(self.norm1, x), hw, groups=groups)
             x = residual(x, self.drop_path(self.drop(y)), reuse=reuse)
         return residual(x, self.drop_path(self.ffn(x, hw, self.norm2)), reuse=reuse), groups
 
@@ -287,7 +288,7 @@ class MiTPlusPlus(BaseModule):
                     tokens, groups = checkpoint(block, tokens, hw, groups, use_reentrant=False)
                 else:
                     tokens, groups = block(tokens, hw, groups)
-            x = to_map(stage.norm(tokens), hw)
+            x = to_map(call_norm(stage.norm, tokens), hw)
             if index in self.out_indices:
                 outs.append(x)
         return tuple(outs)

@@ -3,11 +3,13 @@
 #   benchmarks/run_gpu.sh PART [FOLDER]     (default: benchmarks/results/gpu)
 # Parts, the most valuable first:
 #   tests      the kernels' tests on this GPU, and first-call times of attention by length
-#   graph      B0 and B5 encoders at 1024x1024, batch 1 and 8, bf16, replayed as CUDA graphs
-#   compile    the same through torch.compile
-#   large      B0 and B5 encoders at 2160x3840, batch 1, as graphs and compiled
+#   graph      B0 and B5 encoders at 1024x1024, batch 1 and 8, bf16, replayed as CUDA graphs, and at
+#              2160x3840, batch 1
+#   compile    the same through torch.compile at batch 8, with and without CUDA graphs; every model
+#              compiles in a process of its own, B5 in three to five minutes on 16 cores
+#   large      B0 and B5 encoders at 2160x3840, batch 1, compiled
 #   peers      B0 and B5 encoders beside tomesd and Hugging Face
-#   matching   the matching kernel beside torch, eager and compiled
+#   matching   the kernels of matching and of layers beside torch's, eager and compiled
 #   vit        ALGM at fixed fractions, CTS and ToMe with their whole networks
 #   images     ALGM and CTS on real images by threshold (needs data and CHECKPOINT)
 #   train      training steps of B0, B2 and B5
@@ -15,7 +17,7 @@
 #   table5     Segformer++, Table V: B5 in fp16 at five sizes, each model's best batch
 # A row is written when it is measured: a part that is cut off leaves what it has, and measures the
 # rest when it is run again; --force measures all of it anew, --list says what would run. A part
-# writes at most three files: PART.csv, PART.log and, of kernels, PART.json.
+# writes at most four files: PART.csv, PART.log and, of kernels, a JSON each.
 # Settings: SECONDS_OF_PART=520 RUNS=30 PRESETS="none hq fast n2d plus" PYTHON= CHECKPOINT= IMAGES=
 # SMOKE=1 runs a part on the CPU at small sizes, to see that a machine has what it needs.
 
@@ -107,8 +109,14 @@ encoders() { # ARCH BATCH MODE H W [ARGUMENT...]
     --batch-size "$batch" $on_gpu $mode "$@"
 }
 
+# side_by_side SIZE...: every model in a process of its own, then in turns; rows kept as they come.
+side_by_side() {
+  local steps="--rounds 6 --steps 3 --deadline $((LIMIT - 100))"
+  [ "$SMOKE" = 1 ] && set -- b0:1x128x160:eager && steps="--device cpu --rounds 2 --steps 1"
+  script "$PART" benchmarks/encoders_gpu.py --size "$@" --merging $PRESETS --csv "$CSV" $steps
+}
+
 graph=$([ "$SMOKE" = 1 ] || echo --cuda-graph)
-compile=$([ "$SMOKE" = 1 ] || echo --compile)
 case $PART in
   tests)
     if [ "$SMOKE" = 1 ]; then
@@ -118,16 +126,9 @@ case $PART in
       script "kernels" -m pytest -q -p no:cacheprovider tests/kernels tests/test_device_waits.py
     fi
     ;;
-  graph | compile)
-    mode=$([ "$PART" = graph ] && echo "$graph" || echo "$compile")
-    for batch in 8 1; do
-      for arch in b0 b5; do encoders "$arch" "$batch" "$mode" 1024 1024; done
-    done
-    ;;
-  large)
-    for arch in b0 b5; do encoders "$arch" 1 "$graph" 2160 3840; done
-    for arch in b0 b5; do encoders "$arch" 1 "$compile" 2160 3840; done
-    ;;
+  graph) side_by_side 8x1024x1024:graph 1x2160x3840:graph 1x1024x1024:graph ;;
+  compile) side_by_side b5:8x1024x1024:compile,compile-graph b0:8x1024x1024:compile,compile-graph ;;
+  large) side_by_side 1x2160x3840:compile,compile-graph ;;
   peers)
     for arch in b0 b5; do
       for batch in 1 8; do
@@ -139,6 +140,7 @@ case $PART in
     if [ "$SMOKE" = 1 ]; then
       script "check" -c "from mmtokmerge.kernels.gpu import switch; print(switch.HAS_TRITON)"
     else
+      script "layers" benchmarks/layers_gpu.py --compile --json "$OUT/layers.json"
       script "matching" benchmarks/matching_gpu.py --dtype bf16 --graphs --json "$OUT/matching.json"
     fi
     ;;

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -62,3 +63,51 @@ def test_kernels_are_compared_and_written(tmp_path: Path, monkeypatch: pytest.Mo
     assert [row["what"] for row in rows] == ["product", "attention"]
     assert all(float(row["ratio"]) > 0 for row in rows)
     assert "600 x 300, 1 x 8" in out.with_suffix(".md").read_text()
+
+
+def encoders(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, BENCHMARKS / "encoders_gpu.py", "--device", "cpu", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+
+
+def test_encoders_take_turns(tmp_path: Path) -> None:
+    out = tmp_path / "encoders.csv"
+    words = ("--merging", "none", "--rounds", "2", "--steps", "2", "--csv", str(out))
+    done = encoders("--size", "b0:1x64x96:eager", *words)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(out.open()))
+    assert [row["model"] for row in rows] == ["stock fused", "b0_none"]
+    assert rows[0]["speedup_over_stock-fused"] == "1.0"
+    assert all(row["note"] == "" and float(row["median_ms"]) > 0 for row in rows)
+
+
+def test_an_encoder_that_is_not_ready_is_said(tmp_path: Path) -> None:
+    out = tmp_path / "encoders.csv"
+    words = ("--merging", "none", "--deadline", "0.1", "--csv", str(out))
+    done = encoders("--size", "b0:1x64x96:eager", *words)
+    assert done.returncode == 0, done.stderr
+    assert {row["note"] for row in csv.DictReader(out.open())} == {"not ready after 0 s"}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--size", "8x1024"], "--size '8x1024' must be [ARCH:]BxHxW[:MODE,...]"),
+        (["--size", "b9:1x64x64"], "--size: arch 'b9' is unknown"),
+        (["--size", "1x64x64:fast"], "--size: mode 'fast' is unknown"),
+        (["--merging", "most"], "--merging 'most' is unknown"),
+    ],
+)
+def test_a_size_that_is_none(words: list[str], sentence: str) -> None:
+    done = encoders(*words)
+    assert done.returncode == 1 and sentence in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_layers_need_a_gpu() -> None:
+    command = [sys.executable, BENCHMARKS / "layers_gpu.py"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "error: layers_gpu.py times GPU kernels, but torch finds no CUDA device here."
+    )

@@ -44,6 +44,17 @@ def test_files_of_one_kind_make_one_table(tmp_path):
     ]
 
 
+def test_a_file_of_several_kinds_makes_a_table_for_each(tmp_path):
+    for name, train in (("a", False), ("b", True)):
+        save(tmp_path / f"{name}.csv", 128, train=train)
+    rows = [(tmp_path / f"{name}.csv").read_text().splitlines() for name in ("a", "b")]
+    both = tmp_path / "both.csv"
+    both.write_text("\n".join([*rows[0], *rows[1][1:]]) + "\n")
+    tables = make_tables([both]).split("\n\n**")
+    assert len(tables) == 2 and "inference" in tables[0] and "train" in tables[1]
+    assert all("| b0_x_hq | 4.00" in table for table in tables)
+
+
 def test_without_baselines_ratios_are_over_the_unmerged_model(tmp_path):
     results = [
         Result((64, 96), "b0_x_none", False, 1, [2.0]),

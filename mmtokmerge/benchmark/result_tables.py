@@ -14,6 +14,7 @@ from mmtokmerge.measure.machine import slug
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 RATIO = "speedup_over_"
 BASES = ("stock fused", "stock")  # the first that a file has is what its ratios are over
+KIND = ("part", "mode", "height", "width", "dtype", "compile", "cuda_graph", "images", "arch")
 Row = Mapping[str, str]
 
 
@@ -47,8 +48,7 @@ def make_tables(files: Iterable[Path]) -> str:
         InputError: If a file is not such a CSV.
     """
     grids: dict[str, Grid] = {}
-    for path in files:
-        rows = _read(path)
+    for path, rows in ((path, rows) for path in files for rows in _runs(_read(path))):
         base = _base(rows)
         title = _title(rows, base)
         cells = [
@@ -91,6 +91,25 @@ def _read(path: Path) -> list[Row]:
     if not rows or any(key not in rows[0] for key in needed):
         raise InputError(f"{path} is no CSV of tools/benchmark.py.")
     return rows
+
+
+def _runs(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows of a file, those of one run and size together: a name that comes again begins one.
+
+    A file of several kinds of benchmark, as the parts on a GPU write it, has a table for each.
+    """
+    runs: list[list[Row]] = []
+    for row in rows:
+        kind = [row.get(key) for key in KIND]
+        last = runs[-1] if runs else []
+        if (
+            not last
+            or kind != [last[0].get(key) for key in KIND]
+            or row["model"] in [each["model"] for each in last]
+        ):
+            runs.append([])
+        runs[-1].append(row)
+    return runs
 
 
 def _base(rows: Sequence[Row]) -> str | None:

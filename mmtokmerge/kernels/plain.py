@@ -17,12 +17,7 @@ from torch.nn.modules import module as torch_module
 from mmtokmerge.kernels.linear import linear
 from mmtokmerge.kernels.recording import is_recorded
 
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _TRACKER = "torch.utils.module_tracker"
 _GLOBAL_HOOKS = tuple(
     name for name in (f"_global{each}" for each in _HOOKS) if hasattr(torch_module, name)
@@ -53,8 +48,13 @@ def is_patched(module: nn.Module) -> bool:
 
 def has_hooks(module: Any) -> bool:
     """Whether something is called before or after the module, forward or backward."""
-    found: dict[str, Any] = module.__dict__
-    return any(found.get(name) for name in _HOOKS)
+    found = module.__dict__.get  # asked for every module of every layer: no loop
+    return bool(
+        found("_forward_hooks")
+        or found("_forward_pre_hooks")
+        or found("_backward_hooks")
+        or found("_backward_pre_hooks")
+    )
 
 
 def has_global_hooks() -> bool:
@@ -62,30 +62,32 @@ def has_global_hooks() -> bool:
 
     torch's own tracker, which counters of operations use, only notes which module runs.
     """
-    return any(
-        getattr(hook, "__module__", None) != _TRACKER
-        for name in _GLOBAL_HOOKS
-        for hook in getattr(torch_module, name).values()
-    )
+    found = [hooks for name in _GLOBAL_HOOKS if (hooks := getattr(torch_module, name))]
+    if not found:
+        return False
+    hooks = [hook for each in found for hook in each.values()]
+    return any(getattr(hook, "__module__", None) != _TRACKER for hook in hooks)
 
 
 def call_linear(module: nn.Module, x: Tensor) -> Tensor:
     """``module(x)``, by the fastest exact kernel where it is a plain :class:`torch.nn.Linear`."""
-    if is_plain(module, nn.Linear):
+    if not x.is_cuda and is_plain(module, nn.Linear):  # on a card torch's own is the fastest
         plain = cast(nn.Linear, module)
         return linear(x, plain.weight, plain.bias)
     out: Tensor = module(x)
     return out
 
 
-def reuses_memory(modules: Iterable[nn.Module]) -> bool:
+def reuses_memory(modules: Iterable[nn.Module], x: Tensor) -> bool:
     """Whether what these modules return may be overwritten: nobody could have kept it.
 
-    That is eagerly, without gradients, and where no module has a hook.
+    That is eagerly, without gradients, and where no module has a hook. On a GPU it wins nothing,
+    and looking would take longer than the launch of a kernel.
 
     Args:
         modules: All modules that can have returned it, or a tensor that shares its memory.
+        x: A tensor on the same device.
     """
-    if torch.is_grad_enabled() or is_recorded() or has_global_hooks():
+    if x.is_cuda or torch.is_grad_enabled() or is_recorded() or has_global_hooks():
         return False
     return not any(has_hooks(module) for module in modules)

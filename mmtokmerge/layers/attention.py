@@ -187,7 +187,7 @@ class MergingAttention(nn.Module):
                 bias = groups.kv.sizes.float().log()[:, None, None]  # (B, 1, 1, M)
         if groups.q is None:
             y = self.attend(x, kv, bias)
-            return (y if onto is None else residual(onto, y, reuse=True)), groups
+            return (y if onto is None else residual(onto, y)), groups
         y = self.attend(groups.q.merge(x), kv, bias)
         return (groups.q.unmerge(y) if onto is None else groups.q.unmerge_onto(y, onto)), groups
 

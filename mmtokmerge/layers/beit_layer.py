@@ -141,7 +141,7 @@ class BEiTLayer(nn.Module):
     ) -> Tensor:
         """Both halves; like :meth:`mmtokmerge.layers.ViTLayer.forward`, without lengths."""
         y, qkv = self.attn(self.ln1(x), positions)
-        reuse = reuses_memory([self.drop_path])
+        reuse = reuses_memory([self.drop_path], x)
         x = residual(x, self.drop_path(self.gamma_1 * y), reuse=reuse)
         if reduction is not None:
             x = reduction.between(x, qkv)

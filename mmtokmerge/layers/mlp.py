@@ -46,7 +46,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens ``(B, N, C)`` to ``(B, N, C)``."""
-        if not self._is_plain():
+        if x.is_cuda or not self._is_plain():
             out: Tensor = self.layers(x)
             return out
         if x.device.type != "cpu" or torch.is_grad_enabled() or is_recorded():

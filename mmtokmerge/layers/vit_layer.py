@@ -70,7 +70,7 @@ class ViTLayer(nn.Module):
         Returns:
             Tokens ``(B, N', C)``, fewer where they were reduced.
         """
-        reuse = reuses_memory(self.modules())
+        reuse = reuses_memory(self.modules(), x)
         y, qkv = self.attn(call_norm(self.ln1, x), bias, lengths)
         x = residual(x, self.drop_path(y), reuse=reuse)
         if reduction is not None:

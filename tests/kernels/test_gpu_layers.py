@@ -182,6 +182,27 @@ def test_who_takes_a_convolution() -> None:
     assert not depthwise._is_taken(nn.Conv2d(8, 8, 3, **right).half(), x)
 
 
+def test_a_kernel_is_launched_directly_where_nobody_else_looks() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from mmtokmerge.kernels.gpu.direct import is_direct
+
+    x = torch.randn(2, 5, 32)
+    assert not is_direct(x)  # gradients
+    with torch.no_grad():
+        assert is_direct(x) and not is_direct(nn.Parameter(x))
+        with FlopCounterMode(display=False):
+            assert not is_direct(x)
+        with FakeTensorMode() as mode:
+            fake = mode.from_tensor(x)
+            assert not is_direct(fake)
+        assert not is_direct(fake)
+        seen = []
+        torch.func.vmap(lambda row: seen.append(is_direct(row)) or row)(x)
+        assert seen == [False]
+
+
 def test_gradients_and_autocast_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(switch, "use_kernels", lambda x, kind: True)
     x = torch.randn(2, 5, 32)

@@ -361,9 +361,9 @@ def test_operations_are_counted_as_torchs_are() -> None:
         pytest.skip("a card answers for itself")
     pytest.importorskip("triton")
     counts = []
-    for switch in ("auto", "0"):
+    for setting in ("auto", "0"):
         with pytest.MonkeyPatch.context() as patch, FakeTensorMode():
-            patch.setenv("MMTOKMERGE_TRITON", switch)
+            patch.setenv("MMTOKMERGE_TRITON", setting)
             x = torch.empty(2, 63, 16, device="cuda")
             with FlopCounterMode(display=False) as counter:
                 bipartite_matching(x, (7, 9), rate=0.5, stride=2)

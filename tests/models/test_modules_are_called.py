@@ -175,13 +175,14 @@ def test_what_is_plain() -> None:
     assert not is_plain(rewritten, nn.Linear)
     parametrize.register_parametrization(layer, "weight", nn.Identity())
     assert not is_plain(layer, nn.Linear)
+    x = torch.zeros(2, 4)
     everywhere = nn.modules.module.register_module_forward_hook(lambda *_: None)
     try:
         assert not is_plain(nn.Linear(4, 4), nn.Linear)
         with torch.no_grad():
-            assert not reuses_memory([])
+            assert not reuses_memory([], x)
     finally:
         everywhere.remove()
     with torch.no_grad():
-        assert reuses_memory([nn.Linear(4, 4)])
-    assert not reuses_memory([nn.Linear(4, 4)])
+        assert reuses_memory([nn.Linear(4, 4)], x)
+    assert not reuses_memory([nn.Linear(4, 4)], x)

@@ -69,7 +69,7 @@ def groups_kernel(
     num_groups,
     BLOCK: tl.constexpr,
 ):
-    """Groups ``(B, N)`` and sizes ``(B, M)`` from the cosines, and the greatest if they are known."""
+    """Groups ``(B, N)`` and sizes ``(B, M)`` from the cosines, and the greatest if known."""
     batch = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, BLOCK)
     sizes = sizes_ptr + batch * num_groups

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtokmerge.kernels.gpu.direct import is_direct
 from mmtokmerge.kernels.gpu.flops import FORMULAS, tell_counter
 
 
 def norm_rows(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
     """Layer norm of the rows of ``x (..., C)``, contiguous, all of one type."""
-    y: Tensor = _norm_rows(x, weight, bias, epsilon)
+    run = _norm_rows_now if is_direct(x) else _norm_rows
+    y: Tensor = run(x, weight, bias, epsilon)
     return y
 
 
@@ -26,21 +28,24 @@ def depthwise_rows(
 ) -> Tensor:
     """A 3x3 depthwise convolution, and GELU; see :mod:`mmtokmerge.kernels.gpu.depthwise`."""
     tell_counter()
-    y: Tensor = _depthwise_rows(x, weight, bias, hw[0], hw[1], gelu)
+    run = _depthwise_rows_now if is_direct(x) else _depthwise_rows
+    y: Tensor = run(x, weight, bias, hw[0], hw[1], gelu)
     return y
 
 
 # Triton launches on the current device, so each operator makes the tensors' device the current one.
-@torch.library.custom_op(
-    "mmtokmerge::norm_rows",
-    mutates_args=(),
-    schema="(Tensor x, Tensor weight, Tensor bias, float epsilon) -> Tensor",
-)
-def _norm_rows(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+def _norm_rows_now(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
     from mmtokmerge.kernels.gpu.norm import launch
 
     with torch.cuda.device_of(x):
         return launch(x, weight, bias, epsilon)
+
+
+_norm_rows = torch.library.custom_op(
+    "mmtokmerge::norm_rows",
+    mutates_args=(),
+    schema="(Tensor x, Tensor weight, Tensor bias, float epsilon) -> Tensor",
+)(_norm_rows_now)
 
 
 @_norm_rows.register_fake
@@ -48,18 +53,20 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
     return torch.empty_like(x)
 
 
-@torch.library.custom_op(
-    "mmtokmerge::depthwise_rows",
-    mutates_args=(),
-    schema="(Tensor x, Tensor weight, Tensor? bias, SymInt h, SymInt w, bool gelu) -> Tensor",
-)
-def _depthwise_rows(
+def _depthwise_rows_now(
     x: Tensor, weight: Tensor, bias: Tensor | None, h: int, w: int, gelu: bool
 ) -> Tensor:
     from mmtokmerge.kernels.gpu.depthwise import launch
 
     with torch.cuda.device_of(x):
         return launch(x, weight, bias, (h, w), gelu)
+
+
+_depthwise_rows = torch.library.custom_op(
+    "mmtokmerge::depthwise_rows",
+    mutates_args=(),
+    schema="(Tensor x, Tensor weight, Tensor? bias, SymInt h, SymInt w, bool gelu) -> Tensor",
+)(_depthwise_rows_now)
 
 
 @_depthwise_rows.register_fake

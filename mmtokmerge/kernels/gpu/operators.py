@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mmtokmerge.errors import InputError
+from mmtokmerge.kernels.gpu.direct import is_direct
 from mmtokmerge.kernels.gpu.flops import FORMULAS, tell_counter
 from mmtokmerge.kernels.gpu.switch import DTYPES
 
@@ -46,7 +47,8 @@ def most_similar_triton(
     _check(x, destinations, absent)
     _check_device(x)
     tell_counter()
-    similarity, index = _most_similar(x, destinations, absent, _product_dtype(x))
+    run = _most_similar_now if is_direct(x) else _most_similar
+    similarity, index = run(x, destinations, absent, _product_dtype(x))
     return similarity, index
 
 
@@ -73,7 +75,8 @@ def match_on_grid(
         raise InputError(f"the Triton kernels take fp32, fp16 or bf16 tokens, got {x.dtype}.")
     _check_device(x)
     tell_counter()
-    similarity, index = _match_on_grid(x, [*hw, *cell, *offset], _product_dtype(x))
+    run = _match_on_grid_now if is_direct(x) else _match_on_grid
+    similarity, index = run(x, [*hw, *cell, *offset], _product_dtype(x))
     return similarity, index
 
 
@@ -81,7 +84,8 @@ def groups_of_matching(
     similarity: Tensor, best: Tensor, values: Tensor | None, num_targets: int, num_groups: int
 ) -> tuple[Tensor, Tensor]:
     """Number the groups of a matching by rate; see :mod:`mmtokmerge.kernels.gpu.groups`."""
-    groups, sizes = _groups_of_matching(similarity, best, values, num_targets, num_groups)
+    run = _groups_of_matching_now if is_direct(similarity) else _groups_of_matching
+    groups, sizes = run(similarity, best, values, num_targets, num_groups)
     return groups, sizes
 
 
@@ -89,13 +93,15 @@ def mean_of_groups(
     x: Tensor, groups: Tensor, sizes: Tensor, weights: Tensor | None, shared: int
 ) -> Tensor:
     """Average groups, with gradients for ``x``; see :func:`mmtokmerge.kernels.gpu.means`."""
-    means: Tensor = _mean_of_groups(x, groups, sizes, weights, shared)
+    run = _mean_of_groups_now if is_direct(x) else _mean_of_groups
+    means: Tensor = run(x, groups, sizes, weights, shared)
     return means
 
 
 def spread_onto(y: Tensor, groups: Tensor, onto: Tensor) -> Tensor:
     """``onto (B, N, C)`` plus each token's group's row of ``y (B, M, C)``; no gradients."""
-    out: Tensor = _spread_onto(y, groups, onto)
+    run = _spread_onto_now if is_direct(y) else _spread_onto
+    out: Tensor = run(y, groups, onto)
     return out
 
 
@@ -131,18 +137,20 @@ def _check(x: Tensor, destinations: Tensor, absent: Tensor | None) -> None:
 
 
 # Triton launches on the current device, so each operator makes the tensors' device the current one.
-@torch.library.custom_op(
-    "mmtokmerge::most_similar",
-    mutates_args=(),
-    schema="(Tensor x, Tensor targets, Tensor? absent, ScalarType dtype) -> (Tensor, Tensor)",
-)
-def _most_similar(
+def _most_similar_now(
     x: Tensor, targets: Tensor, absent: Tensor | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     from mmtokmerge.kernels.gpu.best import launch
 
     with torch.cuda.device_of(x):
         return launch(x, targets, absent, dtype, EPSILON)
+
+
+_most_similar = torch.library.custom_op(
+    "mmtokmerge::most_similar",
+    mutates_args=(),
+    schema="(Tensor x, Tensor targets, Tensor? absent, ScalarType dtype) -> (Tensor, Tensor)",
+)(_most_similar_now)
 
 
 @_most_similar.register_fake
@@ -152,17 +160,19 @@ def _(
     return _found(x)
 
 
-@torch.library.custom_op(
-    "mmtokmerge::match_on_grid",
-    mutates_args=(),
-    schema="(Tensor x, SymInt[] grid, ScalarType dtype) -> (Tensor, Tensor)",
-)
-def _match_on_grid(x: Tensor, grid: list[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _match_on_grid_now(x: Tensor, grid: list[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     from mmtokmerge.kernels.gpu.best import Grid, launch
 
     h, w, sy, sx, oy, ox = grid
     with torch.cuda.device_of(x):
         return launch(x, Grid((h, w), (sy, sx), (oy, ox)), None, dtype, EPSILON)
+
+
+_match_on_grid = torch.library.custom_op(
+    "mmtokmerge::match_on_grid",
+    mutates_args=(),
+    schema="(Tensor x, SymInt[] grid, ScalarType dtype) -> (Tensor, Tensor)",
+)(_match_on_grid_now)
 
 
 @_match_on_grid.register_fake
@@ -189,21 +199,23 @@ def _found(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(size, dtype=torch.float32), x.new_empty(size, dtype=torch.int64)
 
 
-@torch.library.custom_op(
-    "mmtokmerge::groups_of_matching",
-    mutates_args=(),
-    schema=(
-        "(Tensor similarity, Tensor best, Tensor? values, SymInt targets, SymInt groups) "
-        "-> (Tensor, Tensor)"
-    ),
-)
-def _groups_of_matching(
+def _groups_of_matching_now(
     similarity: Tensor, best: Tensor, values: Tensor | None, targets: int, groups: int
 ) -> tuple[Tensor, Tensor]:
     from mmtokmerge.kernels.gpu.groups import launch
 
     with torch.cuda.device_of(similarity):
         return launch(similarity, best, values, targets, groups)
+
+
+_groups_of_matching = torch.library.custom_op(
+    "mmtokmerge::groups_of_matching",
+    mutates_args=(),
+    schema=(
+        "(Tensor similarity, Tensor best, Tensor? values, SymInt targets, SymInt groups) "
+        "-> (Tensor, Tensor)"
+    ),
+)(_groups_of_matching_now)
 
 
 @_groups_of_matching.register_fake
@@ -213,18 +225,20 @@ def _(
     return best.new_empty(best.shape), best.new_empty(best.shape[0], groups)
 
 
-@torch.library.custom_op(
-    "mmtokmerge::mean_of_groups",
-    mutates_args=(),
-    schema="(Tensor x, Tensor groups, Tensor sizes, Tensor? weights, SymInt shared) -> Tensor",
-)
-def _mean_of_groups(
+def _mean_of_groups_now(
     x: Tensor, groups: Tensor, sizes: Tensor, weights: Tensor | None, shared: int
 ) -> Tensor:
     from mmtokmerge.kernels.gpu.means import launch_means
 
     with torch.cuda.device_of(x):
         return launch_means(x, groups, sizes, weights, shared)
+
+
+_mean_of_groups = torch.library.custom_op(
+    "mmtokmerge::mean_of_groups",
+    mutates_args=(),
+    schema="(Tensor x, Tensor groups, Tensor sizes, Tensor? weights, SymInt shared) -> Tensor",
+)(_mean_of_groups_now)
 
 
 @_mean_of_groups.register_fake
@@ -255,16 +269,18 @@ def _mean_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 _mean_of_groups.register_autograd(_mean_gradient, setup_context=_keep)
 
 
-@torch.library.custom_op(
-    "mmtokmerge::spread_onto",
-    mutates_args=(),
-    schema="(Tensor y, Tensor groups, Tensor onto) -> Tensor",
-)
-def _spread_onto(y: Tensor, groups: Tensor, onto: Tensor) -> Tensor:
+def _spread_onto_now(y: Tensor, groups: Tensor, onto: Tensor) -> Tensor:
     from mmtokmerge.kernels.gpu.means import launch_spread
 
     with torch.cuda.device_of(y):
         return launch_spread(y, groups, onto)
+
+
+_spread_onto = torch.library.custom_op(
+    "mmtokmerge::spread_onto",
+    mutates_args=(),
+    schema="(Tensor y, Tensor groups, Tensor onto) -> Tensor",
+)(_spread_onto_now)
 
 
 @_spread_onto.register_fake

@@ -18,6 +18,7 @@ from mmtokmerge.checks import boolean, number_in, whole_number
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.kernels.norm import call_norm
 from mmtokmerge.kernels.plain import is_plain, reuses_memory
+from mmtokmerge.kernels.recording import is_recorded
 from mmtokmerge.kernels.residual import residual
 from mmtokmerge.layers import DropPath, EfficientAttention, MixFFN, OverlapPatchEmbed
 from mmtokmerge.layers.attention import MergedGroups
@@ -90,21 +91,23 @@ class MiTBlock(nn.Module):
 
         Takes and returns groups as :class:`mmtokmerge.layers.EfficientAttention` does.
         """
-        reuse = reuses_memory(self.modules())
-        if reuse and x.is_cuda and self._drops_nothing():
+        reuse = reuses_memory(self.modules(), x)
+        if x.is_cuda and self._is_one_pass():
             x, groups = self.attn(call_norm(self.norm1, x), hw, groups=groups, onto=x)
         else:
             y, groups = self.attn(call_norm(self.norm1, x), hw, groups=groups)
             x = residual(x, self.drop_path(self.drop(y)), reuse=reuse)
         return residual(x, self.drop_path(self.ffn(x, hw, self.norm2)), reuse=reuse), groups
 
-    def _drops_nothing(self) -> bool:
+    def _is_one_pass(self) -> bool:
         """Whether nothing stands between the attention and its residual, so that they may be one.
 
         On a GPU unmerging and the residual are then one pass over memory.
         """
         return (
             not self.training
+            and not torch.is_grad_enabled()
+            and not is_recorded()
             and is_plain(self.attn, EfficientAttention)
             and is_plain(self.drop, nn.Dropout)
             and is_plain(self.drop_path, DropPath)

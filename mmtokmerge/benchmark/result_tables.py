@@ -48,7 +48,7 @@ def make_tables(files: Iterable[Path]) -> str:
         InputError: If a file is not such a CSV.
     """
     grids: dict[str, Grid] = {}
-    for path, rows in ((path, rows) for path in files for rows in _runs(_read(path))):
+    for path, rows in [(each, rows) for each in files for rows in _runs(_read(each))]:
         base = _base(rows)
         title = _title(rows, base)
         cells = [

@@ -77,4 +77,8 @@ def run(args: argparse.Namespace) -> None:
         check_checkpoint(args.compare[1])
         test_and_compare(cfg, *args.compare)
         return
-    build_runner(cfg, ("test",)).test()
+    runner = build_runner(cfg, ("test",))
+    runner.test()
+    beyond = getattr(runner.model, "beyond", None)
+    if beyond is not None and (told := beyond()) is not None:
+        runner.logger.info(told)

@@ -22,8 +22,8 @@ class Agreement:
     Args:
         shape: Of the batch.
         difference: Worst difference of an output, relative to the model's largest.
-        same_labels: Of the last output, share of positions whose strongest channel is the same; of
-            one without channels, share of numbers that agree to 1e-3.
+        same_labels: Of the last output of maps, share of positions whose strongest channel is the
+            same; of one without channels, share of numbers that agree to 1e-3.
     """
 
     shape: tuple[int, ...]
@@ -52,7 +52,8 @@ def compare(model: nn.Module, exported: Exported, batches: Sequence[Tensor]) -> 
         for _ in range(RUNS):
             pairs = list(zip(exported(batch), expected, strict=True))
             worst = max(worst, *(_difference(a, b) for a, b in pairs))
-        found.append(Agreement(tuple(batch.shape), worst, _same_labels(*pairs[-1])))
+        maps = [pair for pair in pairs if pair[1].dim() > 1] or pairs
+        found.append(Agreement(tuple(batch.shape), worst, _same_labels(*maps[-1])))
     return found
 
 

@@ -62,11 +62,11 @@ def has_global_hooks() -> bool:
 
     torch's own tracker, which counters of operations use, only notes which module runs.
     """
-    found = [hooks for name in _GLOBAL_HOOKS if (hooks := getattr(torch_module, name))]
-    if not found:
-        return False
-    hooks = [hook for each in found for hook in each.values()]
-    return any(getattr(hook, "__module__", None) != _TRACKER for hook in hooks)
+    for name in _GLOBAL_HOOKS:
+        for hook in getattr(torch_module, name).values():
+            if getattr(hook, "__module__", None) != _TRACKER:
+                return True
+    return False
 
 
 def call_linear(module: nn.Module, x: Tensor) -> Tensor:

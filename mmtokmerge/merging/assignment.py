@@ -58,6 +58,7 @@ class TokenAssignment:
         firsts: Tensor,
         present: Tensor | None = None,
         num_groups: int | None = None,
+        padded: bool = False,
     ) -> TokenAssignment:
         """Number groups in the order of their first tokens.
 
@@ -66,13 +67,14 @@ class TokenAssignment:
                 token that stands first or alone.
             present: ``(B, N)`` bool, False for rows that are padding: they count in no group.
             num_groups: Groups of every image where that is known; else the device is asked once.
+            padded: With ``num_groups``: whether an image may have fewer.
         """
         opens = firsts == torch.arange(firsts.shape[1], device=firsts.device)
         if present is not None:
             opens = opens & present
         rank = opens.cumsum(1)  # (B, N), groups opened so far
         groups = (rank - 1).clamp(min=0).gather(1, firsts)
-        padded, counts = False, None
+        counts = None
         if num_groups is None and firsts.shape[0] == 0:
             num_groups = firsts.shape[1]  # of no image
         if num_groups is None:

@@ -15,6 +15,7 @@ from mmtokmerge.kernels.similarity import most_similar
 from mmtokmerge.merging.assignment import TokenAssignment
 from mmtokmerge.merging.grid import clip, destinations, pair, share_of
 from mmtokmerge.merging.neighbourhood import most_similar_around
+from mmtokmerge.merging.trace import note_beyond
 
 DESTINATIONS = ("corner", "centre")
 MATCHES = ("global", "local")
@@ -34,6 +35,7 @@ def bipartite_matching(
     count: int | None = None,
     sizes: Tensor | None = None,
     share_count: bool = False,
+    most: int | None = None,
 ) -> TokenAssignment:
     """Match tokens by ``rate`` on a grid, or by ``threshold`` or ``count`` on a sequence.
 
@@ -68,6 +70,9 @@ def bipartite_matching(
         share_count: With ``threshold``: every image merges as many sources as the image of the
             batch that has the fewest above the threshold, its most similar ones (ALGM, section
             3.3, training).
+        most: With ``threshold``: groups that an image keeps at most, half of the tokens or more.
+            One that would keep more merges its next similar sources too. Every image then has
+            ``most`` rows, those that it does not need padded, and the device is not asked.
 
     Raises:
         ValueError: If not exactly one of rate, threshold and count is given, the grid does not hold
@@ -84,15 +89,15 @@ def bipartite_matching(
         check_choice("match", match, MATCHES)
         if rate is None and (destination, match) != (DESTINATIONS[0], MATCHES[0]):
             raise ValueError("destination and match go with rate=")
-        if threshold is None and (sizes is not None or share_count):
-            raise ValueError("sizes and share_count go with threshold=")
+        if threshold is None and (sizes is not None or share_count or most is not None):
+            raise ValueError("sizes, share_count and most go with threshold=")
         if threshold is not None:
             if sizes is not None and sizes.shape != x.shape[:2]:
                 raise ValueError(
                     f"sizes must be {tuple(x.shape[:2])}, one for each token, "
                     f"got {tuple(sizes.shape)}"
                 )
-            return _along_sequence(x, sizes, _above(threshold, share_count), None)
+            return _along_sequence(x, sizes, _above(threshold, share_count), None, most)
         if count is not None:
             return _by_count(x, count)
         if rate is None or hw is None or hw[0] * hw[1] != x.shape[1]:
@@ -216,14 +221,21 @@ def _along_sequence(
     sizes: Tensor | None,
     joins: Callable[[Tensor], Tensor],
     removed: int | None,
+    most: int | None = None,
 ) -> TokenAssignment:
     """Merge those of tokens 1, 3, 5, ... (counted from 1) that ``joins`` picks.
 
-    ``joins`` maps the cosine ``(B, A)`` of each source, -inf for absent ones, to a bool.
+    ``joins`` maps the cosine ``(B, A)`` of each source, -inf for absent ones, to a bool. With
+    ``most`` the next similar ones join too until no more groups are left.
     """
     batch, tokens, _ = x.shape
     position = torch.arange(tokens, device=x.device).expand(batch, -1)  # (B, N)
     present = None if sizes is None else sizes > 0
+    if most is not None and most < max(1, tokens // 2):
+        raise InputError(
+            f"max_tokens={most} cannot be reached: every other one of {tokens} tokens may merge, "
+            f"so at least {max(1, tokens // 2)} stay"
+        )
     if tokens == 1:
         return TokenAssignment.from_firsts(position, present)
     absent = None if present is None else ~present[:, 1::2]
@@ -231,12 +243,29 @@ def _along_sequence(
         similarity, best = most_similar(x[:, ::2], x[:, 1::2], absent)  # (B, A)
     if present is not None:
         similarity = similarity.masked_fill(~present[:, ::2], -torch.inf)
+    chosen = joins(similarity)
+    num_groups = None if removed is None else tokens - removed
+    if most is not None:
+        num_groups = min(most, tokens)
+        chosen = _at_most(most, tokens, chosen, similarity, present)
     root = position.clone()
-    root[:, ::2] = torch.where(joins(similarity), 2 * best + 1, position[:, ::2])
+    root[:, ::2] = torch.where(chosen, 2 * best + 1, position[:, ::2])
     firsts = position.scatter_reduce(1, root, position, "amin").gather(1, root)
-    return TokenAssignment.from_firsts(
-        firsts, present, None if removed is None else tokens - removed
-    )
+    return TokenAssignment.from_firsts(firsts, present, num_groups, padded=most is not None)
+
+
+def _at_most(
+    most: int, tokens: int, chosen: Tensor, similarity: Tensor, present: Tensor | None
+) -> Tensor:
+    """The sources ``(B, A)`` that merge so that at most ``most`` of an image's tokens are left."""
+    best = similarity.topk(max(0, tokens - most), dim=1).indices  # the most similar first
+    needed = torch.ones_like(best, dtype=torch.bool)
+    if present is not None:  # an image with fewer tokens needs fewer merges
+        rank = torch.arange(best.shape[1], device=best.device)
+        needed = rank < (present.sum(1) - most)[:, None]
+    every = chosen | torch.zeros_like(chosen).scatter(1, best, needed)
+    note_beyond(every.sum(1) - chosen.sum(1))
+    return every
 
 
 def _above(threshold: float | Tensor, share_count: bool) -> Callable[[Tensor], Tensor]:

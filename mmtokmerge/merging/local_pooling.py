@@ -10,6 +10,7 @@ from mmtokmerge.errors import InputError
 from mmtokmerge.merging.assignment import TokenAssignment
 from mmtokmerge.merging.bipartite import best_of_each, mark
 from mmtokmerge.merging.grid import constant_of_grid, pair
+from mmtokmerge.merging.trace import note_beyond
 
 EPSILON = 1e-12
 
@@ -23,6 +24,7 @@ def local_pooling(
     count: int | None = None,
     given: TokenAssignment | None = None,
     share_count: bool = False,
+    most: int | None = None,
 ) -> TokenAssignment:
     """Merge the tokens of each window whose mean cosine is above a threshold (ALGM, section 3.3).
 
@@ -43,6 +45,9 @@ def local_pooling(
             group stay as they are.
         share_count: Every image merges as many windows as the image of the batch that has the
             fewest above the threshold, its most similar ones (ALGM, section 3.3, training).
+        most: With a threshold: groups that an image keeps at most. One that would keep more merges
+            its next similar windows too. Every image then has ``most`` rows, those that it does
+            not need padded, and the device is not asked.
 
     Returns:
         An assignment of the rows of ``x``.
@@ -61,6 +66,8 @@ def local_pooling(
         found = (hw[0] // window[0]) * (hw[1] // window[1])
         if not 0 <= count <= found:
             raise InputError(f"count={count} windows cannot merge: the grid {hw} has {found}")
+    if most is not None and (threshold is None or given is not None):
+        raise InputError("most= goes with threshold=, where nothing has merged before")
     rows_of_x = hw[0] * hw[1] if given is None else given.num_groups
     if x.dim() != 3 or x.shape[1] != rows_of_x:
         raise ValueError(
@@ -70,6 +77,7 @@ def local_pooling(
         position = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)  # (B, M)
         present = given.sizes > 0 if given is not None and given.padded else None
         if hw[0] < window[0] or hw[1] < window[1]:
+            _windows_needed(x.shape[1], most, window, 0)
             return TokenAssignment.from_firsts(position, present)
         tokens = x if given is None else given.unmerge(x)  # (B, N, C)
         similarity = window_similarity(tokens, hw, window).flatten(1)  # (B, W)
@@ -86,10 +94,35 @@ def local_pooling(
             merges = similarity > threshold
         if share_count:
             merges = best_of_each(similarity, merges.sum(1).min())
+        if most is not None:
+            num_groups = min(most, x.shape[1])
+            above = merges
+            needed = _windows_needed(x.shape[1], most, window, similarity.shape[1])
+            merges = merges | mark(similarity, similarity.topk(needed, sorted=False).indices)
+            beyond = merges.sum(1) - above.sum(1)
+            note_beyond(beyond * (window[0] * window[1] - 1))
         inside = cell.clamp(min=0)
         joins = merges.gather(1, inside) & (cell >= 0)
         firsts = torch.where(joins, corner.gather(1, inside), position)
-        return TokenAssignment.from_firsts(firsts, present, num_groups)
+        return TokenAssignment.from_firsts(firsts, present, num_groups, padded=most is not None)
+
+
+def _windows_needed(tokens: int, most: int | None, window: tuple[int, int], found: int) -> int:
+    """Windows that must merge so that at most ``most`` of the tokens are left.
+
+    Raises:
+        InputError: There are fewer.
+    """
+    if most is None:
+        return 0
+    needed = -(-max(0, tokens - most) // (window[0] * window[1] - 1))
+    if needed > found:
+        least = tokens - found * (window[0] * window[1] - 1)
+        raise InputError(
+            f"max_tokens={most} cannot be reached: {tokens} tokens have {found} windows of "
+            f"{window[0]}x{window[1]}, so at least {least} stay"
+        )
+    return needed
 
 
 def window_similarity(x: Tensor, hw: tuple[int, int], window: int | tuple[int, int]) -> Tensor:

@@ -85,6 +85,7 @@ class Trace:
         return found[-1] if found and found[-1].num_groups < found[-1].num_tokens else None
 
 
+_BEYOND: ContextVar[list[Tensor] | None] = ContextVar("tokens beyond", default=None)
 _OPEN: ContextVar[tuple[Trace, ...]] = ContextVar("open traces", default=())
 
 
@@ -108,6 +109,30 @@ def trace(
         yield opened
     finally:
         _OPEN.reset(token)
+
+
+@contextmanager
+def counting_beyond() -> Iterator[list[Tensor]]:
+    """Collect how many tokens merge beyond their threshold while the context is open.
+
+    Unlike a trace it is filled in a graph that is exported too.
+
+    Yields:
+        ``(B,)`` int64 of each merge that leaves at most so many tokens, as they come.
+    """
+    found: list[Tensor] = []
+    token = _BEYOND.set(found)
+    try:
+        yield found
+    finally:
+        _BEYOND.reset(token)
+
+
+def note_beyond(tokens: Tensor) -> None:
+    """Tell who counts that ``tokens (B,)`` of each image merged beyond a threshold."""
+    found = _BEYOND.get()
+    if found is not None:
+        found.append(tokens)
 
 
 def is_traced() -> bool:

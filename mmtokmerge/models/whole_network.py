@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtokmerge.errors import InputError
+from mmtokmerge.merging.trace import counting_beyond
 
 
 class WholeNetwork(nn.Module):
@@ -34,9 +35,8 @@ class WholeNetwork(nn.Module):
             )
         if labels and not self.segments:
             raise InputError("--labels is for segmentation; a pose network returns heatmaps")
-        if getattr(model.backbone, "sharing", None) is not None:
-            raise InputError("a ViT that shares patches by a policy (CTS) cannot be exported")
         self.backbone = model.backbone
+        self.policy = _network_of_policy(getattr(model.backbone, "sharing", None))
         self.neck = model.neck if getattr(model, "with_neck", False) else nn.Identity()
         self.head = head
         self.labels = labels
@@ -48,8 +48,17 @@ class WholeNetwork(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, 3, H, W)`` to logits ``(B, classes, H, W)``, labels or heatmaps."""
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Images ``(B, 3, H, W)`` to logits ``(B, classes, H, W)``, labels or heatmaps.
+
+        Where a reducer has ``max_tokens``, also ``(B,)`` fp32, how many tokens of each image merged
+        beyond their threshold to come down to it.
+        """
+        with counting_beyond() as beyond:
+            out = self._predict(images)
+        return (out, torch.stack(beyond).sum(0).float()) if beyond else out
+
+    def _predict(self, images: Tensor) -> Tensor:
         x = images.flip(1) if self.takes_bgr else images
         if self.mean is not None:
             x = (x - self.mean) / self.std
@@ -66,6 +75,31 @@ class WholeNetwork(nn.Module):
         if logits.shape[1] == 1:  # one channel for two classes
             return (logits[:, 0].sigmoid() > (self.threshold or 0.5)).long()
         return logits.argmax(1)
+
+
+def _network_of_policy(sharing: Any) -> nn.Module | None:
+    """The frozen network that decides which patches share, which becomes part of the graph.
+
+    Raises:
+        InputError: As many patches share as an image allows, or not by a network.
+    """
+    if sharing is None:
+        return None
+    if sharing.threshold is not None:
+        raise InputError(
+            "patches that share by sharing.threshold are as many as an image allows, and have no "
+            "graph that holds for the next image: take sharing.num_shared"
+        )
+    policy = sharing.policy
+    network = getattr(policy, "network", None)
+    if network is None or policy.needs_labels or policy.observes:
+        raise InputError(
+            f"{type(policy).__name__} decides by more than the image, so a ViT that shares patches "
+            "by it cannot be exported: take NetworkPolicy or SegmentationPolicy"
+        )
+    policy.check()
+    found: nn.Module = network.model
+    return found
 
 
 def converts_channels(preprocessor: Any) -> bool:

@@ -164,7 +164,9 @@ def test_whole_networks_for_one_size(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("segmenter_vit-t_camvid_cts", "shares patches by a policy"),
+        ("segmenter_vit-t_camvid_cts", "sharing.policy.checkpoint is None"),
+        ("segmenter_vit-t_camvid_random", "RandomPolicy decides by more than the image"),
+        ("segmenter_vit-t_camvid_oracle", "OraclePolicy decides by more than the image"),
         ("segmenter_vit-t_camvid_algm", "depends on what an image shows|by a threshold"),
     ],
 )

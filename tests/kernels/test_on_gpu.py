@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -204,6 +205,28 @@ def test_merging_is_deterministic_where_torch_is_told_so(monkeypatch: pytest.Mon
             assert all(torch.equal(one, other) for one, other in zip(first, step()))
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "size", [(1, 16384, 1024, 64), (2, 16384, 1024, 32), (8, 4096, 256, 320), (4, 8192, 2048, 256)]
+)
+def test_no_best_destination_is_lost(size: tuple[int, int, int, int], dtype: torch.dtype) -> None:
+    """A race loses a few of many thousand, another few at each draw."""
+    from mmtokmerge.kernels.gpu.operators import most_similar_triton
+
+    torch.manual_seed(0)
+    batch, tokens, targets, channels = size
+    for _ in range(40):
+        x = torch.randn(batch, tokens, channels, device="cuda").to(dtype)
+        destinations = torch.randn(batch, targets, channels, device="cuda").to(dtype)
+        cosine, index = most_similar_triton(x, destinations)
+        unit, others = (F.normalize(each.float(), dim=-1) for each in (x, destinations))
+        scores = unit @ others.mT
+        assert (cosine - scores.amax(-1)).abs().max() < 1e-5
+        chosen = scores.gather(2, index[..., None])[..., 0]
+        assert (scores.amax(-1) - chosen).max() < 1e-5
 
 
 @pytest.mark.slow

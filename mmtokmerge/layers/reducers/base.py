@@ -132,17 +132,28 @@ class ThresholdReducer(Reducer):
         count: In training, every image of a batch merges as many as the one that merges least
             ('batch', ALGM, section 3.3), or as many as its own ('image'). At inference each image
             always keeps its own number.
+        max_tokens: Tokens that an image keeps at most, an int, or a float as a fraction of the
+            patches; None for as many as the threshold leaves. An image that would keep more merges
+            its next similar tokens too, others are padded: the shapes are known, which graphs,
+            exports and compilers need. ``mmtokmerge export --cap`` finds it on training images.
         **kwargs: Arguments of :class:`Reducer`.
 
     Raises:
-        TypeError: If the threshold is neither a number nor 'auto'.
+        TypeError: If the threshold is neither a number nor 'auto', or max_tokens no number.
         ValueError: If a word is unknown; at the first forward, if 'auto' found no number.
     """
 
     def __init__(
-        self, threshold: float | str = "auto", count: str = "batch", **kwargs: Any
+        self,
+        threshold: float | str = "auto",
+        count: str = "batch",
+        max_tokens: int | float | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.max_tokens = _read_most(max_tokens)
+        if max_tokens is not None and not self.reduce:
+            raise InputError("max_tokens does nothing with reduce=False, which keeps all tokens")
         if isinstance(threshold, str) and threshold != "auto":
             raise InputTypeError(f"threshold must be a number or 'auto', got {threshold!r}")
         if threshold != "auto":
@@ -177,6 +188,17 @@ class ThresholdReducer(Reducer):
         self.tau.fill_(value)
         self._known = not math.isnan(value)
 
+    def most(self, grid: tuple[int, int]) -> int | None:
+        """Tokens that an image keeps at most; None for as many as the threshold leaves."""
+        if isinstance(self.max_tokens, float):
+            return max(1, math.ceil(self.max_tokens * grid[0] * grid[1] - 1e-6))
+        return self.max_tokens
+
+    def num_groups(self, num_tokens: int, grid: tuple[int, int]) -> int | None:
+        """See :class:`Reducer`: known with ``max_tokens``."""
+        most = self.most(grid)
+        return None if most is None else min(most, num_tokens)
+
     @property
     def shares_count(self) -> bool:
         """Whether the images of a batch merge the same number now."""
@@ -200,7 +222,8 @@ class ThresholdReducer(Reducer):
 
     def extra_repr(self) -> str:
         shown = "'auto'" if self.auto else f"{float(self.tau):.4g}"
-        return f"{super().extra_repr()}, threshold={shown}"
+        capped = "" if self.max_tokens is None else f", max_tokens={self.max_tokens}"
+        return f"{super().extra_repr()}, threshold={shown}{capped}"
 
 
 def refuse_padded(reducer: Reducer, assignment: TokenAssignment | None) -> None:
@@ -215,6 +238,19 @@ def refuse_padded(reducer: Reducer, assignment: TokenAssignment | None) -> None:
             "reducer before it left the images of this batch with different numbers: use batches "
             "of 1"
         )
+
+
+def _read_most(value: Any) -> int | float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputTypeError(f"max_tokens must be an int or a fraction, got {value!r}")
+    if value <= 0 or (isinstance(value, float) and not value <= 1):
+        raise InputError(
+            f"max_tokens={value} must be an int from 1 up, or a float above 0, at most 1, as a "
+            "fraction of the patches"
+        )
+    return value
 
 
 def _read_layers(layer: int | Sequence[int]) -> tuple[int, ...]:

@@ -34,6 +34,7 @@ class ConditionalLocalPooling(ThresholdReducer):
             threshold=self.threshold,
             given=assignment,
             share_count=self.shares_count,
+            most=self.most(hw),
         )
 
     def extra_repr(self) -> str:

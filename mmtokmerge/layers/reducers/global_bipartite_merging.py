@@ -26,4 +26,5 @@ class GlobalBipartiteMerging(ThresholdReducer):
             threshold=self.threshold,
             sizes=sizes,
             share_count=self.shares_count,
+            most=self.most(hw),
         )

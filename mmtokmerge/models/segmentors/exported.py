@@ -52,9 +52,24 @@ class ExportedSegmentor(EncoderDecoder):
         self.out_channels = self.num_classes = int(told["num_classes"])
         self.decode_head = _Head(self.out_channels, self.align_corners, told.get("threshold"))
 
+        self.num_inputs = self.num_beyond = 0
+        """Images, or windows of them, that were run, and those that merged beyond a threshold."""
+
     def encode_decode(self, inputs: Tensor, batch_img_metas: Any) -> Tensor:
         """Logits ``(B, classes, H, W)`` of normalised images."""
-        return self.exported(inputs)[0].to(inputs.device)
+        logits, *beyond = self.exported(inputs)
+        self.num_inputs += len(inputs)
+        self.num_beyond += sum(int((each > 0).sum()) for each in beyond)
+        return logits.to(inputs.device)
+
+    def beyond(self) -> str | None:
+        """What the file's ``max_tokens`` did, in a sentence; None where it has none."""
+        if self.exported.metadata.get("max_tokens") is None:
+            return None
+        return (
+            f"{self.num_beyond} of {self.num_inputs} inputs had more tokens than max_tokens "
+            "allows, and merged their next similar ones beyond the threshold"
+        )
 
 
 class _Head(nn.Module):

@@ -3,16 +3,21 @@
     python benchmarks/runtimes_cpu.py --size 1024 --out benchmarks/runtimes/cpu.csv
     python benchmarks/runtimes_cpu.py --size 1024 --models none fast plus \
         --ways openvino-fp32 openvino-bf16 openvino-int8 --out benchmarks/runtimes/int8.csv
+    python benchmarks/runtimes_cpu.py --arch vit-s --size 512 --models none algm cts \
+        --ways openvino-fp32 onnxruntime-fp32 --out benchmarks/runtimes/vit.csv
 
-The whole SegFormer for 19 classes, random weights, batch 1, files for one size. All of one size are
-timed in turn, round by round. A speed-up is a ratio of medians over mmseg's own model with fused
-attention: in eager torch, in the same runtime and precision, and in OpenVINO in fp32, which is what
-a person would take on a CPU without merging.
+The whole SegFormer for 19 classes, or Segmenter for 150 (vit-t, vit-s, vit-b), random weights,
+batch 1, files for one size. ALGM keeps half of the patches after CLAP and a third after GBM, by
+rate, or by threshold with max_tokens; CTS shares 103 of 256 superpatches, its policy network in the
+file. All of one size are timed in turn, round by round. A speed-up is a ratio of medians over
+mmseg's own model with fused attention: in eager torch, in the same runtime and precision, and in
+OpenVINO in fp32, which is what a person would take on a CPU without merging.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import tempfile
 from collections.abc import Callable
@@ -48,6 +53,16 @@ MODELS_TIMED: dict[str, Any] = {
     "plus": "plus",
     "keys 0.6, proportional": KEYS,
 }
+CLAP, GBM = "mmtokmerge.ConditionalLocalPooling", "mmtokmerge.GlobalBipartiteMerging"
+RATES = [
+    dict(type="mmtokmerge.LocalMergingByRate", layer=1, keep=1 / 2),
+    dict(type="mmtokmerge.GlobalMergingByRate", layer=5, keep=1 / 3),
+]
+THRESHOLDS = [
+    dict(type=CLAP, layer=1, threshold=0.9, max_tokens=1 / 2),
+    dict(type=GBM, layer=5, threshold=0.9, max_tokens=1 / 3),
+]
+VITS_TIMED: dict[str, Any] = {"algm": RATES, "algm, max_tokens": THRESHOLDS, "cts": []}
 WAYS = (
     *("torch-fp32", "torch-bf16", "onnxruntime-fp32", "onnxruntime-int8"),
     *("openvino-fp32", "openvino-bf16", "openvino-int8"),
@@ -57,6 +72,8 @@ USUAL = [way for way in WAYS if not way.endswith("int8")]
 
 def networks(arch: str) -> dict[str, nn.Module]:
     """mmseg's network with fused attention, and ours with every setting, of the same weights."""
+    if arch.startswith("vit"):
+        return vits(arch)
     cfg = load_config(f"{arch}_cityscapes_none")
     init_default_scope("mmseg")
     cfg.model.backbone.pop("init_cfg", None)
@@ -67,6 +84,33 @@ def networks(arch: str) -> dict[str, nn.Module]:
     for name, merging in MODELS_TIMED.items():
         cfg.model.backbone.merging = merging
         model = MODELS.build(cfg.model)
+        model.load_state_dict(stock.state_dict())
+        found[name] = WholeNetwork(model).eval()
+    return found
+
+
+def vits(arch: str) -> dict[str, nn.Module]:
+    """The same of Segmenter."""
+    cfg = load_config(f"configs/algm/segmenter_{arch}_ade20k_none.py")
+    init_default_scope("mmseg")
+    cfg.model.backbone.pop("init_cfg", None)
+    torch.manual_seed(0)
+    stock = MODELS.build(stock_model(cfg.model, "stock fused"))
+    found = {STOCK: WholeNetwork(stock).eval()}
+    for name, reducers in dict(none=[], **VITS_TIMED).items():
+        own = copy.deepcopy(cfg.model)
+        own.backbone.reducers = reducers
+        if name == "cts":
+            shared = load_config(f"segmenter_{arch}_ade20k_cts").model
+            own.type, own.backbone.sharing = shared.type, shared.backbone.sharing
+            policy = own.backbone.sharing.policy
+            with tempfile.TemporaryDirectory() as folder:
+                policy.checkpoint = f"{folder}/policy.pth"
+                torch.save(MODELS.build(policy.network).state_dict(), policy.checkpoint)
+                model = MODELS.build(own)
+                model.backbone.sharing.policy.check()
+        else:
+            model = MODELS.build(own)
         model.load_state_dict(stock.state_dict())
         found[name] = WholeNetwork(model).eval()
     return found
@@ -139,11 +183,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--arch", nargs="+", default=["b0"])
+    names = [*MODELS_TIMED, *VITS_TIMED]
+    parser.add_argument("--arch", nargs="+", default=["b0"], help="b0 to b5, vit-t, vit-s, vit-b")
     parser.add_argument("--size", type=int, nargs="+", default=[512, 1024])
     parser.add_argument("--out", type=Path, required=True, help="CSV")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--models", nargs="+", choices=MODELS_TIMED, default=[*MODELS_TIMED])
+    parser.add_argument("--models", nargs="+", choices=names, default=names)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=USUAL, help="runtime-precision")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()

@@ -14,7 +14,7 @@ from mmtokmerge.kernels.attention import attend, by_rows
 from mmtokmerge.kernels.linear import linear
 from mmtokmerge.kernels.norm import call_norm
 from mmtokmerge.kernels.plain import call_linear, is_plain
-from mmtokmerge.kernels.recording import is_jit_traced
+from mmtokmerge.kernels.recording import is_exported, is_jit_traced
 from mmtokmerge.kernels.residual import residual
 from mmtokmerge.kernels.unpadded import attend_unpadded
 from mmtokmerge.layers.layout import hold_grid, to_map, to_tokens
@@ -76,9 +76,13 @@ class MultiheadAttention(nn.Module):
         self, x: Tensor, bias: Tensor | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Attend among the tokens ``x (B, N, C)``; see :class:`mmtokmerge.layers.SelfAttention`."""
-        qkv = linear(x, self.in_proj_weight, self.in_proj_bias)  # (B, N, 3C)
-        qkv = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
+        if is_exported():  # runtimes copy the parts of one product, and fuse three into attention
+            q, k, v = map(self._heads, self._project_apart(x))
+            qkv = torch.stack([q, k, v])
+        else:
+            qkv = linear(x, self.in_proj_weight, self.in_proj_bias)  # (B, N, 3C)
+            qkv = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+            q, k, v = qkv.unbind(0)
         dropout = self.attn_drop if self.training else 0.0
         if lengths is None:
             y = attend(q, k, v, bias, dropout=dropout, fused=self.fused)
@@ -117,6 +121,12 @@ class MultiheadAttention(nn.Module):
         bias_q, bias_kv = self._split_bias(channels)
         keys, values = linear(kv, weight_kv, bias_kv).chunk(2, dim=-1)
         return linear(q, weight_q, bias_q), keys, values
+
+    def _project_apart(self, x: Tensor) -> list[Tensor]:
+        """Queries, keys and values ``(B, N, C)`` by a product each."""
+        weights = self.in_proj_weight.chunk(3)
+        biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        return [linear(x, weight, bias) for weight, bias in zip(weights, biases)]
 
     def _split_bias(self, channels: int) -> tuple[Tensor | None, Tensor | None]:
         if self.in_proj_bias is None:

@@ -92,10 +92,10 @@ def _network_of_policy(sharing: Any) -> nn.Module | None:
         )
     policy = sharing.policy
     network = getattr(policy, "network", None)
-    if network is None or policy.needs_labels or policy.observes:
+    if not hasattr(getattr(network, "model", None), "scores") or policy.observes:
         raise InputError(
-            f"{type(policy).__name__} decides by more than the image, so a ViT that shares patches "
-            "by it cannot be exported: take NetworkPolicy or SegmentationPolicy"
+            f"a ViT that shares patches by {type(policy).__name__} cannot be exported: only "
+            "NetworkPolicy decides by the image and a network that scores superpatches"
         )
     policy.check()
     found: nn.Module = network.model

@@ -96,7 +96,7 @@ def test_what_cannot_be_reached_is_a_sentence() -> None:
     x = tokens(0.5)
     with pytest.raises(InputError, match="max_tokens=11 cannot be reached: 48 tokens have 12 wind"):
         local_pooling(x, (6, 8), threshold=0.4, most=11)
-    with pytest.raises(InputError, match="max_tokens=23 cannot be reached.*at least 24 stay"):
+    with pytest.raises(InputError, match=r"max_tokens=23 cannot be reached.*at least 24 stay"):
         bipartite_matching(x, threshold=0.4, most=23)
     with pytest.raises(InputError, match="most= goes with threshold="):
         local_pooling(x, (6, 8), count=2, most=40)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.recording import is_exported, is_jit_traced
@@ -160,12 +160,17 @@ def agree(
 ) -> bool:
     """Whether the kernels agree with torch here; if not, a warning says how."""
     found = check if check is not None else _check_of(MERGING)
-    # Neither a counter nor a mode of tensors without memory is to see what the check runs.
-    with torch.inference_mode(False), torch.no_grad(), _disable_current_modes():
-        try:
-            difference = found(device, dtype)
-        except Exception as error:  # Triton's compiler and the driver raise what they like
-            difference = f"{type(error).__name__}: {error}"
+
+    def difference_of() -> str | None:
+        with torch.no_grad():
+            try:
+                return found(device, dtype)
+            except Exception as error:  # Triton's compiler and the driver raise what they like
+                return f"{type(error).__name__}: {error}"
+
+    # A thread of its own has no mode, counter, autocast or compiler around it that sees the check.
+    with ThreadPoolExecutor(1) as pool:
+        difference = pool.submit(difference_of).result()
     if difference is not None:
         warnings.warn(
             f"Triton's kernels of mmtokmerge do not agree with torch on {device} in {dtype}, so "

@@ -130,6 +130,8 @@ def counting_beyond() -> Iterator[list[Tensor]]:
 
 def note_beyond(tokens: Tensor) -> None:
     """Tell who counts that ``tokens (B,)`` of each image merged beyond a threshold."""
+    if torch.compiler.is_dynamo_compiling():  # which knows no such variable; an export does
+        return
     found = _BEYOND.get()
     if found is not None:
         found.append(tokens)

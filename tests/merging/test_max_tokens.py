@@ -159,3 +159,17 @@ def test_an_image_keeps_what_it_has_in_any_batch() -> None:
             torch.testing.assert_close(together[image], alone[0], atol=1e-5, rtol=1e-5)
     model.train()
     model(x)[-1].sum().backward()
+
+
+@pytest.mark.slow
+def test_one_graph_for_every_image() -> None:
+    """A compiler needs no break: what an image needs changes no shape."""
+    from torch._dynamo.testing import CompileCounter
+
+    counter, model = CompileCounter(), vit(max_tokens=18)
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    with torch.no_grad():
+        for x in pictures():
+            found, expected = compiled(x[None])[-1], model(x[None])[-1]
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert counter.frame_count == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import runpy
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from mmtokmerge.errors import InputError
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -99,8 +102,10 @@ def test_an_encoder_that_is_not_ready_is_said(tmp_path: Path) -> None:
     ],
 )
 def test_a_size_that_is_none(words: list[str], sentence: str) -> None:
-    done = encoders(*words)
-    assert done.returncode == 1 and sentence in done.stderr.splitlines()[-1]
+    script = runpy.run_path(str(BENCHMARKS / "encoders_gpu.py"))
+    args = script["make_parser"]().parse_args(words)
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        list(script["read_jobs"](args))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

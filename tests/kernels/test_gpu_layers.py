@@ -109,7 +109,7 @@ def test_the_operators_are_registered_well(run: Run) -> None:
     assert layer_operators and run(opcheck)
 
 
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [90])
 def test_compiles_for_gpus_without_one(
     capability: int, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,8 @@ from mmtokmerge.errors import InputError
 from mmtokmerge.measure.machine import describe_machine
 from mmtokmerge.merging.segformer.arch import MIT_ARCHS
 from mmtokmerge.merging.segformer.presets import PRESETS
+from mmtokmerge.reporting.files import write_bytes
+from mmtokmerge.reporting.tables import csv_text
 
 EXAMPLES = """\
 examples:
@@ -140,6 +142,8 @@ def main(args: argparse.Namespace) -> None:
         InputError: If an argument is wrong.
     """
     jobs = list(read_jobs(args))
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("encoders_gpu.py times a GPU, but torch finds no CUDA device here.")
     console = Console()
     context = mp.get_context("spawn")
     with ExitStack() as stack:
@@ -165,8 +169,11 @@ def read_jobs(args: argparse.Namespace) -> Iterator[Job]:
     """The jobs of the command line, in its order.
 
     Raises:
-        InputError: If a name is unknown, or a size is not BxHxW.
+        InputError: If a name is unknown, a size is not BxHxW, or a number is below 1.
     """
+    for name in ("rounds", "steps", "warmup", "processes"):
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name} {getattr(args, name)} must be at least 1.")
     for name, given, allowed in (
         ("arch", args.arch, tuple(MIT_ARCHS)),
         ("merging", args.merging, tuple(PRESETS)),
@@ -218,12 +225,12 @@ def _start(context: Any, job: Job, gate: Any, alone: Any, stack: ExitStack) -> W
 
 def _wait_until_ready(workers: Sequence[Worker], seconds: float, console: Console) -> None:
     start = time.monotonic()
-    waiting = {worker.pipe: worker for worker in workers}
+    waiting: dict[Any, Worker] = {worker.pipe: worker for worker in workers}
     while waiting and (left := start + seconds - time.monotonic()) > 0:
         for pipe in wait(list(waiting), timeout=left):
-            worker = waiting[pipe]  # type: ignore[index]
+            worker = waiting[pipe]
             try:
-                mode, content = pipe.recv()  # type: ignore[union-attr]
+                mode, content = pipe.recv()
             except EOFError:
                 mode, content = "", "the process ended"
             took = time.monotonic() - start
@@ -239,7 +246,7 @@ def _wait_until_ready(workers: Sequence[Worker], seconds: float, console: Consol
                 for result in worker.results.values():
                     result.note = result.note or content.strip().splitlines()[-1]
             if worker.ready or not isinstance(content, Result):
-                del waiting[pipe]  # type: ignore[arg-type]
+                del waiting[pipe]
     for worker in waiting.values():
         worker.process.kill()
         for result in worker.results.values():
@@ -259,9 +266,15 @@ def _groups(workers: Sequence[Worker]) -> list[list[Worker]]:
 def _take_turns(group: Sequence[Worker], mode: str, rounds: int, steps: int) -> None:
     for _ in range(rounds):
         for worker in group:
-            if worker.ready:
+            if not worker.ready:
+                continue
+            try:
                 worker.pipe.send((mode, steps))
                 worker.results[mode].samples += worker.pipe.recv()
+            except (EOFError, BrokenPipeError):  # as where memory gave out
+                worker.ready = False
+                for result in worker.results.values():
+                    result.samples, result.note = [], "the process ended in its turn"
 
 
 def work(job: Job, pipe: Connection, gate: Any, alone: Any) -> None:
@@ -328,12 +341,8 @@ def _rows(path: Path, results: Sequence[Result], settings: Settings, job: Job) -
 
 def _save(path: Path, rows: Sequence[dict[str, str]]) -> None:
     heads = list(dict.fromkeys(head for row in rows for head in row))
-    part = path.with_suffix(".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, heads)
-        writer.writeheader()
-        writer.writerows(rows)
-    part.replace(path)
+    text = csv_text(heads, [[row.get(head, "") for head in heads] for row in rows])
+    write_bytes(path, text.encode())
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.gpu.switch import MOST_AT_ONCE
 
 FAR = tl.constexpr(2.0)  # what counts as infinity: above every cosine
@@ -38,7 +39,11 @@ def launch(
     sizes = torch.empty(batch, num_groups, dtype=torch.int64, device=similarity.device)
     if groups.numel() == 0:
         return groups, sizes
-    assert values is not None or tokens <= MOST_AT_ONCE
+    if values is None and tokens > MOST_AT_ONCE:
+        raise InputError(
+            f"the kernel finds the most similar of up to {MOST_AT_ONCE} tokens itself, got "
+            f"{tokens}: give it values"
+        )
     block = min(MOST_AT_ONCE, max(16, triton.next_power_of_2(tokens)))
     groups_kernel[(batch,)](
         similarity.contiguous(),

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from mmtokmerge.errors import InputError
+from mmtokmerge.quiet import quiet_imports
 
 OPERATORS = "mmcv.ops"
 MASKS = "xtcocotools._mask"
@@ -35,6 +36,7 @@ def import_mmpose() -> ModuleType:
         if not _imports(MASKS):
             masks = importlib.import_module("pycocotools._mask")
             stack.enter_context(_stand_in(MASKS, masks))
+        stack.enter_context(quiet_imports())  # of packages for tasks that are not used
         importlib.import_module("mmpose.utils").register_all_modules(init_default_scope=False)
     return sys.modules["mmpose"]
 

@@ -56,7 +56,10 @@ MODELS = PoseRegistry(
     parent=MMENGINE_MODELS,
     scope=SCOPE,
     locations=["mmtokmerge.models"],
-    pose_types={"SegformerPoseHead": "mmtokmerge.models.heads.segformer_pose_head"},
+    pose_types={
+        "ExportedPoseEstimator": "mmtokmerge.models.estimators.exported",
+        "SegformerPoseHead": "mmtokmerge.models.heads.segformer_pose_head",
+    },
 )
 DATASETS = PoseRegistry(
     "dataset",

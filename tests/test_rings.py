@@ -28,8 +28,8 @@ RINGS: dict[str, set[str]] = {
         *("merging", "deploy", "models", "datasets", "evaluation", "reporting"),
         *("registry", "visualization"),
     },
-    "measure": {"kernels", "merging", "layers", "models", "engine", "reporting"},
-    "inference": {"merging", "models", "engine", "reporting", "visualization"},
+    "measure": {"kernels", "merging", "layers", "deploy", "models", "engine", "reporting"},
+    "inference": {"merging", "deploy", "models", "engine", "reporting", "visualization"},
     "benchmark": {"kernels", "merging", "layers", "models", "engine", "reporting", "measure"},
     "analysis": {
         *("kernels", "merging", "layers", "models", "datasets", "engine", "reporting"),

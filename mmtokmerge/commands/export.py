@@ -23,8 +23,6 @@ examples:
 A file takes every batch and size of a range, which stands in its metadata, unless --static. It is
 compared with the model at several sizes before the command ends, and not left behind if it differs.
 """
-CALIBRATION = 64
-"""Training images that int8 and caps are calibrated on."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,10 +78,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--labels", action="store_true", help="return label maps instead of logits")
     parser.add_argument(
+        "--keypoints",
+        action="store_true",
+        help="pose: return keypoints (x, y in pixels of the input) and scores instead of heatmaps",
+    )
+    parser.add_argument(
         "--check",
         type=int,
         metavar="N",
-        help="also compare N images of the config's test set, by the share of equal labels",
+        help="also compare N images of the config's test set, by the share of equal labels or\n"
+        "keypoints; a file on which fewer agree than 99.9%% (fp32), 99%% (fp16) or 90%% (int8) is\n"
+        "not written",
     )
     add_cfg_options(parser)
 
@@ -99,6 +104,8 @@ def run(args: argparse.Namespace) -> None:
     from mmtokmerge.deploy import Sizes, export
     from mmtokmerge.deploy.export import FORMATS
     from mmtokmerge.engine.loading import load_model, read_config
+    from mmtokmerge.measure.export_check import Check, calibration_images
+    from mmtokmerge.measure.token_caps import cap_tokens
     from mmtokmerge.models.whole_network import WholeNetwork
     from mmtokmerge.reporting.console import make_console
 
@@ -106,7 +113,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("--shape and --batch-size go with --static; --range sets the sizes else")
     if args.check is not None and (args.normalise or args.labels):
         raise InputError(
-            "--check compares logits of normalised images: not with --normalise, --labels"
+            "--check compares what normalised images give: not with --normalise, --labels"
         )
     if args.check is not None and args.check < 1:
         raise InputError(f"--check {args.check} must be at least 1.")
@@ -123,9 +130,7 @@ def run(args: argparse.Namespace) -> None:
     sizes = Sizes(static=args.static, **_range(args.range))
     cfg = read_config(args)
     model = load_model(cfg, args.checkpoint).model
-    network = WholeNetwork(model, args.normalise, args.labels).eval()
-    if args.check is not None and not network.segments:
-        raise InputError("--check compares labels of a segmentor; a pose network has none")
+    network = WholeNetwork(model, args.normalise, args.labels, args.keypoints).eval()
     height, width = args.shape or _crop(cfg)
     if not args.static:
         height, width = (min(max(side, sizes.smallest), sizes.largest) for side in (height, width))
@@ -135,6 +140,9 @@ def run(args: argparse.Namespace) -> None:
         example = (example * 50 + 128).clamp(0, 255)
     out = args.out or Path(args.config).stem + FORMATS[args.format]
     console = make_console()
+    check = None
+    if args.check is not None:
+        check = Check(cfg, model, network, args.check, sizes, example.shape)
     console.print(f"exporting {Path(args.config).stem} to {out}: a minute or so")
     calibration = None
     if args.precision == "int8":
@@ -152,17 +160,22 @@ def run(args: argparse.Namespace) -> None:
         precision=args.precision,
         metadata=describe(cfg, model, args),
         calibration=calibration,
+        check=check,
     )
     console.print(str(report), markup=False)
-    if args.check is not None:
-        share = check_images(cfg, model, network, out, args.check, console)
-        console.print(f"  {args.check} images of the test set: labels agree on {share:.3%}")
+    if check is not None:
+        console.print(
+            f"  {check.number} images of the test set: {check.what} agree on {check.share:.3%}"
+        )
 
 
 def describe(cfg: Any, model: Any, args: argparse.Namespace) -> dict[str, Any]:
     """What a file says of itself: task, preset, classes, palette, normalisation."""
     from mmseg.registry import DATASETS
 
+    from mmtokmerge.measure.token_caps import threshold_reducers
+
+    caps = [each.max_tokens for each in threshold_reducers(model) if each.max_tokens is not None]
     head = getattr(model, "decode_head", None)
     told: dict[str, Any] = dict(
         task="pose" if head is None else "segmentation",
@@ -170,7 +183,8 @@ def describe(cfg: Any, model: Any, args: argparse.Namespace) -> dict[str, Any]:
         merging=_plain(cfg.model.backbone.get("merging", cfg.model.backbone.get("reducers"))),
         normalise=args.normalise,
         labels=args.labels,
-        max_tokens=[r.max_tokens for r in thresholds(model) if r.max_tokens is not None] or None,
+        keypoints=args.keypoints,
+        max_tokens=caps or None,
     )
     preprocessor = model.data_preprocessor
     for name in ("mean", "std"):
@@ -189,122 +203,14 @@ def describe(cfg: Any, model: Any, args: argparse.Namespace) -> dict[str, Any]:
     return told
 
 
-def thresholds(model: Any) -> list[Any]:
-    """The reducers of a plain ViT that merge by a threshold."""
-    from mmtokmerge.layers.reducers import ThresholdReducer
-
-    reducers = getattr(model.backbone, "reducers", ())
-    return [each for each in reducers if isinstance(each, ThresholdReducer)]
-
-
-def cap_tokens(model: Any, images: Any, quantile: float, shape: tuple[int, int]) -> str:
-    """Set ``max_tokens`` of every reducer with a threshold to a quantile of what images keep.
-
-    Args:
-        model: A segmentor with a plain ViT.
-        images: Normalised images ``(1, 3, H, W)``.
-        quantile: Of the images, those that keep no more than the cap.
-        shape: Their size.
-
-    Returns:
-        What was set, for people.
-
-    Raises:
-        InputError: There is no such reducer, or no image of that size.
-    """
-    import math
-
-    import torch
-
-    from mmtokmerge.merging.trace import trace
-
-    capped = thresholds(model)
-    if not capped:
-        raise InputError("--cap is for reducers that merge by a threshold, the config has none")
-    if not images:
-        raise InputError(
-            f"--cap found no training image of {shape[0]}x{shape[1]} pixels: give --shape as the "
-            "test pipeline and test_cfg make them"
-        )
-    for reducer in capped:
-        reducer.max_tokens = None
-    kept: list[list[int]] = []
-    with torch.no_grad():
-        for image in images:
-            with trace(model.backbone) as found:
-                model.backbone(image)
-            kept.append(
-                [event.assignment.num_groups for event in found.events if event.module in capped]
-            )
-    said, before = [], 0
-    for number, reducer in enumerate(capped):
-        counts = sorted(each[number] for each in kept)
-        most = counts[min(len(counts) - 1, max(0, math.ceil(quantile * len(counts)) - 1))]
-        most = max(most, before // 2)  # every other token may merge
-        reducer.max_tokens = before = most
-        beyond = sum(count > most for count in counts) / len(counts)
-        said.append(
-            f"  {type(reducer).__name__}: at most {most} tokens; the {len(counts)} images keep "
-            f"{counts[0]} to {counts[-1]}, {beyond:.1%} of them more"
-        )
-    return "\n".join(said)
-
-
-def calibration_images(
-    cfg: Any, model: Any, number: int | None, normalise: bool, console: Any
-) -> list[Any]:
-    """Batches of the config's training images, as the test pipeline makes them of test images."""
-    import torch
-
-    from mmtokmerge.measure.inputs import network_inputs
-    from mmtokmerge.measure.samples import Samples
-    from mmtokmerge.reporting.console import progress_bar
-
-    total = len(Samples(cfg, "train", labels=False))
-    if number is not None and number > total:
-        raise InputError(f"--calibration {number} is more than the {total} training images.")
-    number = min(CALIBRATION, total) if number is None else number
-    samples = Samples(cfg, "train", number, labels=False)
-    batches: list[torch.Tensor] = []
-    with progress_bar(console, "reading images", len(samples)) as advance:
-        for batch in samples:
-            for images in network_inputs(model, batch):
-                if normalise:  # the file normalises by itself
-                    images = images * model.data_preprocessor.std + model.data_preprocessor.mean
-                batches.append(images)
-            advance()
-    return batches[:number]
-
-
-def check_images(cfg: Any, model: Any, network: Any, path: str, number: int, console: Any) -> float:
-    """Share of pixels with the same label, over images of the config's test set."""
-    import torch
-
-    from mmtokmerge.deploy import load_exported
-    from mmtokmerge.deploy.runtimes import leaves
-    from mmtokmerge.measure.inputs import network_inputs
-    from mmtokmerge.measure.samples import Samples
-    from mmtokmerge.reporting.console import progress_bar
-
-    samples = Samples(cfg, "test", number, labels=False)
-    exported = load_exported(path)
-    equal = total = 0
-    with progress_bar(console, "checking", number) as advance, torch.no_grad():
-        for batch in samples:
-            for images in network_inputs(model, batch):
-                found = network.labels_of(exported(images)[0])
-                expected = network.labels_of(leaves(network(images))[0])
-                equal += int((found == expected).sum())
-                total += expected.numel()
-            advance()
-    return equal / max(total, 1)
-
-
 def _range(given: Any) -> dict[str, int]:
     return {} if given is None else dict(smallest=given[0], largest=given[1])
 
 
 def _crop(cfg: Any) -> tuple[int, int]:
+    codec = (cfg.model.get("head") or {}).get("decoder") or {}
+    if "input_size" in codec:  # of pose, width and height
+        return int(codec["input_size"][1]), int(codec["input_size"][0])
     size = (cfg.model.get("data_preprocessor") or {}).get("size") or (512, 512)
     return int(size[0]), int(size[1])
 

@@ -7,7 +7,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from io import StringIO
@@ -27,7 +27,7 @@ from mmtokmerge.deploy.quantize import (
     quantize_openvino,
     worst_error,
 )
-from mmtokmerge.deploy.runtimes import METADATA, leaves, load_exported, need
+from mmtokmerge.deploy.runtimes import METADATA, Exported, leaves, load_exported, need
 from mmtokmerge.deploy.sizes import Sizes
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.modes import in_eval_mode
@@ -87,6 +87,7 @@ def export(
     precision: str = "fp32",
     metadata: Mapping[str, Any] | None = None,
     calibration: Sequence[Tensor] | None = None,
+    check: Callable[[Exported, str], None] | None = None,
 ) -> ExportReport:
     """Write a model into a file for a runtime, and check that the file gives what the model gives.
 
@@ -104,6 +105,8 @@ def export(
             ONNX), see :mod:`mmtokmerge.deploy.quantize`.
         metadata: JSON values to write into the file, such as classes and normalisation.
         calibration: With int8: batches of real images, from which the ranges of int8 are taken.
+        check: Called with the loaded file and its precision before the file takes its place; it
+            raises InputError to refuse the file.
 
     Returns:
         What was written, and how well it agrees with the model at several sizes and batches.
@@ -175,6 +178,8 @@ def export(
             if calibration is not None:
                 measured = _quantize(model, draft, made, in_floats, calibration)
                 report = replace(report, error=measured)
+            if check is not None:
+                check(load_exported(draft), precision)
             for each in Path(folder).iterdir():
                 shutil.move(str(each), path.parent / each.name)
     return report

@@ -27,6 +27,7 @@ from torch import nn
 
 from mmtokmerge.checks import did_you_mean
 from mmtokmerge.errors import InputError
+from mmtokmerge.quiet import quiet_imports
 
 SECTIONS: dict[str, Registry] = {
     "model": MODELS,
@@ -167,7 +168,8 @@ def _check(path: str, found: Mapping[str, Any], registry: Registry, scope: str) 
 
 
 def _look_up(kind: str, registry: Registry, scope: str) -> Any:
-    with registry.switch_scope_and_registry(scope) as scoped:
+    # The first look imports the packages, which print what they could not import.
+    with registry.switch_scope_and_registry(scope) as scoped, quiet_imports():
         found = scoped.get(kind)
     return found if found is not None else registry.get(kind)
 

@@ -177,14 +177,15 @@ def _sizes(
 
 def _in_channels(model: nn.Module) -> int:
     """Channels of the images that the encoder takes."""
-    first = next((m for m in model.backbone.modules() if isinstance(m, nn.Conv2d)), None)
+    parts = getattr(model, "backbone", nn.Identity()).modules()  # an exported file has none
+    first = next((m for m in parts if isinstance(m, nn.Conv2d)), None)
     return 3 if first is None else first.in_channels
 
 
 def _heatmap_size(model: nn.Module, input_size: Sequence[int]) -> tuple[int, int]:
     """Width and height of the head's heatmaps, from one black image; nothing of the model stays."""
     width, height = input_size
-    parameter = next(model.parameters())
+    parameter = next(model.parameters(), torch.zeros(()))
     modes = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad(), torch.random.fork_rng():

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
+from mmtokmerge.deploy.runtimes import is_exported
+from mmtokmerge.engine.exported import use_exported
 from mmtokmerge.engine.launch import check_checkpoint, import_scope, load_config
 from mmtokmerge.engine.policies import check_policies
 from mmtokmerge.errors import InputError
@@ -55,6 +59,7 @@ def load_model(
     *,
     backbone: type[nn.Module] | None = None,
     uncalibrated: bool = False,
+    exported: bool = False,
 ) -> LoadedModel:
     """Build a config's segmentor or pose estimator with all of a checkpoint's weights.
 
@@ -64,6 +69,8 @@ def load_model(
         device: Where the model goes, as torch names it.
         backbone: The class that its backbone must be of.
         uncalibrated: Whether the checkpoint may lack the thresholds of ``threshold='auto'``.
+        exported: Whether the checkpoint may be a file of ``mmtokmerge export``, which then predicts
+            in the place of the config's network.
 
     Raises:
         InputError: The config or the checkpoint is missing or damaged, they do not fit, the config
@@ -75,6 +82,10 @@ def load_model(
     scope = cfg.get("default_scope", "mmseg")
     if "backbone" not in (cfg.get("model") or {}) or scope not in ("mmseg", "mmpose"):
         raise InputError(f"The config {cfg.filename} has no model with a backbone.")
+    if is_exported(checkpoint):
+        if not exported:
+            raise InputError(f"{checkpoint} is an exported file, but this needs a model's weights.")
+        return LoadedModel(_load_exported(cfg, checkpoint, scope), {})
     load_weights_safely()
     import_scope(scope)
     if scope == "mmpose":
@@ -92,6 +103,20 @@ def load_model(
     )
     check_policies(model)
     return LoadedModel(model.eval(), content)
+
+
+def _load_exported(cfg: Config, path: str, scope: str) -> nn.Module:
+    """What predicts with an exported file as the config's model would."""
+    import_scope(scope)
+    cfg = copy.deepcopy(cfg)
+    use_exported(cfg, path)
+    with DefaultScope.overwrite_default_scope(scope):
+        model: nn.Module = MODELS.build(cfg.model)
+    if scope == "mmpose":
+        from mmpose.apis.inference import dataset_meta_from_config
+
+        model.dataset_meta = dataset_meta_from_config(cfg, dataset_mode="train")
+    return model.eval()
 
 
 def load_segmentor(config: str | Config, checkpoint: str, device: str = "cpu") -> nn.Module:

@@ -7,6 +7,7 @@ import os
 from mmengine.config import Config, ConfigDict
 
 from mmtokmerge.deploy.runtimes import is_exported
+from mmtokmerge.engine.exported import use_exported
 from mmtokmerge.engine.launch import check_checkpoint, load_config
 from mmtokmerge.errors import InputError
 
@@ -20,24 +21,6 @@ def use_checkpoint(cfg: Config, checkpoint: str) -> None:
     check_checkpoint(checkpoint)
     cfg.load_from = checkpoint
     cfg.custom_hooks = [*cfg.get("custom_hooks", []), {"type": "mmtokmerge.StrictLoadHook"}]
-
-
-def use_exported(cfg: Config, path: str) -> None:
-    """Test a file of ``mmtokmerge export`` in the place of the config's network.
-
-    Args:
-        cfg: The config that it was exported from, or another with the same data.
-        path: ``*.onnx``, ``*.xml`` or ``*.pt2``.
-    """
-    if cfg.get("default_scope", "mmseg") != "mmseg":
-        raise InputError(f"{path}: exported files are tested in segmentation alone, not in pose.")
-    cfg.load_from = None
-    cfg.model = ConfigDict(
-        type="mmtokmerge.ExportedSegmentor",
-        file=path,
-        data_preprocessor=cfg.model.data_preprocessor,
-        test_cfg=cfg.model.get("test_cfg") or dict(mode="whole"),
-    )
 
 
 def save_predictions(cfg: Config, out: str) -> None:

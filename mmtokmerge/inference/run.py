@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from mmengine.config import Config
 
+from mmtokmerge.deploy.runtimes import is_exported
 from mmtokmerge.engine.loading import LoadedModel, load_model, read_config
 from mmtokmerge.errors import InputError
 from mmtokmerge.inference.predictor import PosePredictor, SegmentationPredictor
@@ -62,7 +63,11 @@ def predict(args: Namespace) -> dict[str, float]:
     console = make_console()
     if len(left) < len(mine):
         console.print(f"{len(mine) - len(left)} of {len(mine)} are there already (--again redoes)")
-    loaded = load_model(cfg, args.checkpoint, args.device)
+    if is_exported(args.checkpoint) and (args.tokens or args.compare):
+        raise InputError(
+            f"--tokens and --compare look into a model, and {args.checkpoint} is an exported file."
+        )
+    loaded = load_model(cfg, args.checkpoint, args.device, exported=True)
     worker = (_Pose if is_pose else _Segmentation)(loaded, cfg, args)
     total = sum(worker.steps(source) for source in left)
     start, frames = time.monotonic(), 0

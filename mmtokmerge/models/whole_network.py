@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmtokmerge.errors import InputError
 from mmtokmerge.merging.trace import counting_beyond
+from mmtokmerge.models.heatmap_decoding import HeatmapDecoding
 
 
 class WholeNetwork(nn.Module):
@@ -19,12 +20,19 @@ class WholeNetwork(nn.Module):
         model: mmseg's ``EncoderDecoder`` or mmpose's ``TopdownPoseEstimator``.
         normalise: Take RGB images from 0 to 255 and normalise them as the config's preprocessor.
         labels: Return the strongest class of each pixel, int64, instead of logits.
+        keypoints: Return keypoints and their scores instead of heatmaps.
 
     Raises:
-        InputError: The model is neither, or labels are asked of a pose estimator.
+        InputError: The model is neither, or what is asked of it is for the other.
     """
 
-    def __init__(self, model: Any, normalise: bool = False, labels: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        normalise: bool = False,
+        labels: bool = False,
+        keypoints: bool = False,
+    ) -> None:
         super().__init__()
         self.segments = hasattr(model, "decode_head")
         head = model.decode_head if self.segments else getattr(model, "head", None)
@@ -35,11 +43,14 @@ class WholeNetwork(nn.Module):
             )
         if labels and not self.segments:
             raise InputError("--labels is for segmentation; a pose network returns heatmaps")
+        if keypoints and self.segments:
+            raise InputError("--keypoints is for pose; a segmentor returns logits or labels")
         self.backbone = model.backbone
         self.policy = _network_of_policy(getattr(model.backbone, "sharing", None))
         self.neck = model.neck if getattr(model, "with_neck", False) else nn.Identity()
         self.head = head
         self.labels = labels
+        self.decoding = HeatmapDecoding(getattr(head, "decoder", None)) if keypoints else None
         self.align_corners = bool(getattr(head, "align_corners", False))
         self.threshold = getattr(head, "threshold", None)
         preprocessor = model.data_preprocessor
@@ -51,11 +62,15 @@ class WholeNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Images ``(B, 3, H, W)`` to logits ``(B, classes, H, W)``, labels or heatmaps.
 
+        With ``keypoints`` to keypoints ``(B, K, 2)`` in pixels of the images and scores ``(B, K)``.
         Where a reducer has ``max_tokens``, also ``(B,)`` fp32, how many tokens of each image merged
         beyond their threshold to come down to it.
         """
         with counting_beyond() as beyond:
             out = self._predict(images)
+        if self.decoding is not None:
+            decoded: tuple[Tensor, Tensor] = self.decoding(out)
+            return decoded
         return (out, torch.stack(beyond).sum(0).float()) if beyond else out
 
     def _predict(self, images: Tensor) -> Tensor:

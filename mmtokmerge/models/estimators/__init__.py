@@ -1,0 +1,1 @@
+"""Pose estimators that mmpose does not have; each module needs MMPose and is imported by name."""

@@ -78,7 +78,7 @@ def timm_model(name: str, **settings: object) -> nn.Module:
 def test_timm_gives_the_same_features(name: str, side: int, patch: int) -> None:
     theirs = timm_model(name, img_size=side, patch_size=patch)
     converted = convert_vit(theirs.state_dict())
-    assert (converted.arch, converted.img_size, converted.patch_size) == ("t", side, patch)
+    assert (converted.arch, converted.img_size, converted.patch_size) == ("t", (side, side), patch)
     assert converted.dropped == {"ImageNet classifier": ["head.weight", "head.bias"]}
     image = torch.randn(2, 3, side, side)
     with torch.no_grad():
@@ -194,7 +194,7 @@ def test_a_large_model_is_known_by_its_weights() -> None:
     state = {key: torch.zeros(()).expand(value.shape) for key, value in shapes.items()}
     with torch.device("meta"):
         converted = convert_vit(state)
-    assert (converted.arch, converted.patch_size, converted.img_size) == ("l", 32, 384)
+    assert (converted.arch, converted.patch_size, converted.img_size) == ("l", 32, (384, 384))
 
 
 def test_the_tool_makes_weights_that_init_cfg_resizes(tmp_path: Path) -> None:

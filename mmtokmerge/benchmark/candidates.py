@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from mmtokmerge.benchmark.baselines import FIRST, stock_model
 from mmtokmerge.benchmark.options import DTYPES, Settings
 from mmtokmerge.benchmark.peers.models import peer_models
+from mmtokmerge.engine.config_check import check_names
+from mmtokmerge.engine.first_step import building
 from mmtokmerge.engine.launch import check_checkpoint, import_scope
 from mmtokmerge.engine.policies import check_policies
 from mmtokmerge.merging import StageMerging
@@ -106,6 +108,9 @@ def build_candidates(
             checkpoint, of the model or of a policy, is missing or of another model.
     """
     names = _names([path for path, _ in configs])
+    for _, cfg in configs:
+        import_scope(cfg.get("default_scope", "mmseg"))
+        check_names(cfg)
     own = [_build(name, cfg, cfg.model, settings) for name, (_, cfg) in zip(names, configs)]
     load_weights_safely()
     first = configs[0][1]
@@ -139,7 +144,7 @@ def _build(name: str, cfg: Config, model_cfg: ConfigDict, settings: Settings) ->
     scope = cfg.get("default_scope", "mmseg")
     import_scope(scope)
     torch.manual_seed(settings.seed)
-    with DefaultScope.overwrite_default_scope(scope):
+    with DefaultScope.overwrite_default_scope(scope), building(f"The model of {name}"):
         model = revert_sync_batchnorm(MODELS.build(model_cfg))
     optimizer = ConfigDict(optimizer=dict(type="AdamW", lr=6e-5))
     optim_wrapper = cfg.get("optim_wrapper", optimizer)

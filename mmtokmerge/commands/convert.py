@@ -73,12 +73,12 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"DST is a folder, {args.dst}: name the file to write.")
     if args.dst.exists() and args.src.exists() and args.dst.samefile(args.src):
         raise InputError(f"DST is SRC, {args.src}: name another file to write.")
-    state, classes = read_weights(args.src)
+    state, classes, grid = read_weights(args.src)
 
     from mmtokmerge.models.weights import convert
 
     try:
-        weights = convert(state, args.source, args.to)
+        weights = convert(state, args.source, args.to, grid)
     except InputError as error:
         raise InputError(f"{args.src}: {error}.") from error
     meta = {**classes, "source": weights.source, "arch": weights.arch}
@@ -86,13 +86,18 @@ def run(args: argparse.Namespace) -> None:
     show_summary(weights, args.dst)
 
 
-def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The state dict and the names of the classes that a file or a Hugging Face folder holds.
+def read_weights(
+    path: Path,
+) -> tuple[dict[str, Any], dict[str, Any], tuple[int, int] | None]:
+    """The state dict, the names of the classes and the grid of positions that a file tells.
+
+    A file, or a Hugging Face folder that holds one.
 
     Raises:
         InputError: There is no such file, it is damaged, would run code, or holds no weights.
     """
     from mmtokmerge.models.weights.fit import state_dict_of
+    from mmtokmerge.models.weights.grids import grid_of
     from mmtokmerge.models.weights.safe_load import load_weights_only
 
     if path.is_dir():
@@ -105,7 +110,7 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     bare = {key.removeprefix("module."): value for key, value in state.items()}
     if len(bare) < len(state):
         raise InputError(f"{path} holds some weights twice, with and without 'module.' in front.")
-    return bare, named
+    return bare, named, grid_of(content)
 
 
 def find_weights(folder: Path) -> Path:
@@ -160,9 +165,10 @@ def describe_dropped(kind: str, keys: list[str], names: bool) -> str:
 def describe_vit(weights: ViTWeights) -> str:
     """A plain ViT in words."""
     end = "with" if weights.final_norm else "without"
+    height, width = weights.img_size
     return (
         f"mmtokmerge.VisionTransformer, arch '{weights.arch}', patches of {weights.patch_size}, "
-        f"positions of {weights.img_size}x{weights.img_size} pixels, {end} final norm"
+        f"positions of {height}x{width} pixels, {end} final norm"
     )
 
 

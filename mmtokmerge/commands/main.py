@@ -84,10 +84,12 @@ def main(arguments: Sequence[str], program: str | None = None) -> int:
     if verb not in VERBS:
         print(f"error: there is no verb {verb!r}, but {', '.join(VERBS)}.", file=sys.stderr)
         return 2
-    module = import_module(f"mmtokmerge.commands.{VERBS[verb]}")
-    parser = make_parser(verb, program)
-    args = parser.parse_args(rest)
-    return guard(lambda: module.run(args))
+    return guard(lambda: _run_verb(verb, rest, program))
+
+
+def _run_verb(verb: str, words: Sequence[str], program: str | None) -> object:
+    args = make_parser(verb, program).parse_args(words)
+    return import_module(f"mmtokmerge.commands.{VERBS[verb]}").run(args)
 
 
 def make_parser(verb: str, program: str | None = None) -> argparse.ArgumentParser:

@@ -57,20 +57,24 @@ def run(args: argparse.Namespace) -> None:
         InputError: If an argument, the config or the checkpoint is wrong.
     """
     from mmtokmerge.engine import test_options
+    from mmtokmerge.engine.first_step import building, until_first_step
     from mmtokmerge.engine.launch import build_runner, check_checkpoint, prepare
 
-    cfg = prepare(args)
-    test_options.use_checkpoint(cfg, args.checkpoint)
-    if args.out is not None:
-        test_options.save_predictions(cfg, args.out)
-    if args.show_dir is not None:
-        test_options.save_pictures(cfg, args.show_dir)
-    if args.compare is not None and args.show_dir is not None:
-        test_options.compare_pictures(cfg, *args.compare)
-    if args.tta:
-        if args.compare is not None:
-            raise InputError("--tta does not go with --compare: the second model is tested plainly")
-        test_options.augment_test(cfg)
+    with building("The config's test"):
+        cfg = prepare(args)
+        test_options.use_checkpoint(cfg, args.checkpoint)
+        if args.out is not None:
+            test_options.save_predictions(cfg, args.out)
+        if args.show_dir is not None:
+            test_options.save_pictures(cfg, args.show_dir)
+        if args.compare is not None and args.show_dir is not None:
+            test_options.compare_pictures(cfg, *args.compare)
+        if args.tta:
+            if args.compare is not None:
+                raise InputError(
+                    "--tta does not go with --compare: the second model is tested plainly"
+                )
+            test_options.augment_test(cfg)
     if args.compare is not None:
         from mmtokmerge.engine.compare import test_and_compare
 
@@ -78,7 +82,8 @@ def run(args: argparse.Namespace) -> None:
         test_and_compare(cfg, *args.compare)
         return
     runner = build_runner(cfg, ("test",))
-    runner.test()
+    with until_first_step(runner):
+        runner.test()
     beyond = getattr(runner.model, "beyond", None)
     if beyond is not None and (told := beyond()) is not None:
         runner.logger.info(told)

@@ -36,8 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train."""
+    from mmtokmerge.engine.first_step import building, until_first_step
     from mmtokmerge.engine.launch import build_runner, prepare, prepare_training
 
-    cfg = prepare(args)
-    prepare_training(cfg, resume=args.resume, amp=args.amp)
-    build_runner(cfg, ("train", "val")).train()
+    with building("The config's training"):
+        cfg = prepare(args)
+        prepare_training(cfg, resume=args.resume, amp=args.amp)
+    runner = build_runner(cfg, ("train", "val"))
+    with until_first_step(runner):
+        runner.train()

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmtokmerge.datasets.transforms.files import read_image
 from mmtokmerge.errors import InputError
+from mmtokmerge.reporting.files import write_image
 
 # RGB as in the release's label_colors.txt; grouped as SegNet's 11-class labels are.
 COLOURS = {
@@ -143,5 +144,4 @@ def convert_frame(image: Path, label: Path, out: Path, size: tuple[int, int]) ->
 
 def _write(path: Path, pixels: np.ndarray, options: list[int] | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), pixels, options or []):
-        raise OSError(f"cannot write {path}")
+    write_image(path, pixels, options or [])

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from mmtokmerge.datasets.new_folder import generate_set
 from mmtokmerge.datasets.streets.scene import draw_street
 from mmtokmerge.errors import InputError
+from mmtokmerge.reporting.files import write_image
 
 META_FILE = "demo_streets.json"
 CITIES = {"train": "northport", "val": "southmill"}
@@ -88,5 +88,4 @@ def _write_street(root: Path, settings: StreetSet, split: str, index: int) -> No
     ):
         path = root / folder / split / city / f"{stem}_{suffix}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(path), pixels):
-            raise OSError(f"cannot write {path}")
+        write_image(path, pixels)

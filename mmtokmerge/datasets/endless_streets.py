@@ -51,7 +51,8 @@ class EndlessStreets(BaseSegDataset):
                 f"EndlessStreets: num_scenes must be at least 1 and seed at least 0, got "
                 f"{num_scenes} and {seed}"
             )
-        if not sizes or min(map(min, sizes)) < SMALLEST_SIDE:
+        pairs = isinstance(sizes, Sequence) and all(isinstance(each, Sequence) for each in sizes)
+        if not pairs or not sizes or min(map(min, sizes)) < SMALLEST_SIDE:
             raise InputError(
                 f"EndlessStreets: sizes must hold heights and widths of at least {SMALLEST_SIDE} "
                 f"pixels, got {sizes}"

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +237,9 @@ def _write(program: Any, path: Path, made: str, precision: str, metadata: Any) -
     """Write a graph; returns the names of its nodes that int8 leaves in floating point."""
     text = json.dumps(metadata)
     if made == "torch":
-        torch.export.save(program, path, extra_files={METADATA: text})
+        buffer = BytesIO()  # torch's own writer ends the process on a full disk
+        torch.export.save(program, buffer, extra_files={METADATA: text})
+        path.write_bytes(buffer.getvalue())
         return []
     onnx_path = path if made == "onnx" else path.with_suffix(".onnx")
     try:

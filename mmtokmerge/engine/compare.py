@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 from mmtokmerge.engine import test_options
 from mmtokmerge.engine.config import load_config
+from mmtokmerge.engine.first_step import until_first_step
 from mmtokmerge.engine.launch import build_runner
 from mmtokmerge.errors import InputError
 from mmtokmerge.evaluation.intervals import Difference, Ratios, differences, keeping_results
@@ -78,6 +79,6 @@ def show(found: list[Difference], name: str) -> None:
 
 
 def _test(runner: Runner) -> dict[str, Ratios]:
-    with keeping_results(runner.test_evaluator) as kept:
+    with until_first_step(runner), keeping_results(runner.test_evaluator) as kept:
         runner.test()
     return kept

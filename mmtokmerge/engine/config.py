@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
+from mmengine.utils import import_modules_from_strings
 
 from mmtokmerge.engine.config_names import find_config
 from mmtokmerge.errors import InputError
@@ -44,6 +45,11 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         cfg.merge_from_dict(options or {})
     except (KeyError, TypeError, AssertionError) as error:
         raise InputError(f"--cfg-options cannot be applied to {path}: {error}.") from error
+    if any(key.startswith("custom_imports") for key in options or {}):
+        try:
+            import_modules_from_strings(**cfg.custom_imports)
+        except (ImportError, TypeError) as error:
+            raise InputError(f"custom_imports of {path}: {error}.") from error
     return cfg
 
 

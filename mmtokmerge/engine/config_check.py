@@ -11,6 +11,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import (
     DATASETS,
     EVALUATOR,
+    FUNCTIONS,
     HOOKS,
     LOOPS,
     METRICS,
@@ -21,6 +22,7 @@ from mmengine.registry import (
     TRANSFORMS,
     VISBACKENDS,
     VISUALIZERS,
+    WEIGHT_INITIALIZERS,
     Registry,
 )
 from torch import nn
@@ -55,16 +57,16 @@ NESTED: dict[str, Registry] = {
     "vis_backends": VISBACKENDS,
 }
 """Keys below which another registry is asked."""
-PLAIN = {
-    "init_cfg",
-    "norm_cfg",
-    "act_cfg",
-    "conv_cfg",
-    "upsample_cfg",
-    "codec",
-    "encoder",
-    "decoder",
+NAMED: dict[str, Registry] = {
+    "norm_cfg": MODELS,
+    "act_cfg": MODELS,
+    "conv_cfg": MODELS,
+    "upsample_cfg": MODELS,
+    "init_cfg": WEIGHT_INITIALIZERS,
+    "collate_fn": FUNCTIONS,
 }
+"""Keys of dicts whose types are looked up and whose arguments others add to."""
+PLAIN = {*NAMED, "codec", "encoder", "decoder"}
 """Keys whose types other code than these registries finds, or whose arguments it adds to."""
 FREE = {"type", "_scope_", "_delete_"}
 ADDED = {"optim_wrapper": {"paramwise_cfg", "constructor"}}
@@ -92,6 +94,7 @@ def check_names(cfg: Config) -> None:
             node = node.get(part) if isinstance(node, Mapping) else None
         for path, found, own in _dicts_with_type(node, section, registry):
             _check(path, found, own, scope)
+    _check_types(cfg.to_dict(), "", scope)
     _check_train_cfg(cfg.get("train_cfg"))
     _check_save_best(cfg)
 
@@ -145,18 +148,27 @@ def _dicts_with_type(
                 yield from _dicts_with_type(each, f"{path}.{key}", NESTED.get(key, registry))
 
 
+def _check_types(node: Any, path: str, scope: str) -> None:
+    """Look up the types of a config's norms, activations, collate functions and so on."""
+    if isinstance(node, (list, tuple)):
+        for index, each in enumerate(node):
+            _check_types(each, f"{path}.{index}", scope)
+    elif isinstance(node, Mapping):
+        for key, each in node.items():
+            where = f"{path}.{key}".lstrip(".")
+            for found in each if isinstance(each, (list, tuple)) else [each]:
+                if (
+                    key in NAMED
+                    and isinstance(found, Mapping)
+                    and isinstance(found.get("type"), str)
+                ):
+                    _made(found["type"], where, NAMED[key], scope)
+            _check_types(each, where, scope)
+
+
 def _check(path: str, found: Mapping[str, Any], registry: Registry, scope: str) -> None:
     kind = found["type"]
-    if isinstance(kind, str):
-        made = _look_up(kind, registry, scope)
-        if made is None and registry is METRICS:
-            made = _look_up(kind, EVALUATOR, scope)
-        if made is None:
-            names = sorted(_names(registry, scope))
-            hint = did_you_mean(kind, names) or did_you_mean(kind.split(".")[-1], names)
-            raise InputError(f"{path}.type={kind!r} is no registered {registry.name}{hint}")
-    else:
-        made = kind
+    made = _made(kind, path, registry, scope) if isinstance(kind, str) else kind
     allowed = _arguments(made)
     if allowed is None:
         return
@@ -165,6 +177,18 @@ def _check(path: str, found: Mapping[str, Any], registry: Registry, scope: str) 
             name = kind if isinstance(kind, str) else getattr(kind, "__name__", repr(kind))
             hint = did_you_mean(key, allowed) or f"; it takes {', '.join(sorted(allowed))}"
             raise InputError(f"{path}.{key} is unknown to {name}{hint}")
+
+
+def _made(kind: str, path: str, registry: Registry, scope: str) -> Any:
+    """The class or function of a type's name."""
+    made = _look_up(kind, registry, scope)
+    if made is None and registry is METRICS:
+        made = _look_up(kind, EVALUATOR, scope)
+    if made is None:
+        names = sorted(_names(registry, scope))
+        hint = did_you_mean(kind, names) or did_you_mean(kind.split(".")[-1], names)
+        raise InputError(f"{path}.type={kind!r} is no registered {registry.name}{hint}")
+    return made
 
 
 def _look_up(kind: str, registry: Registry, scope: str) -> Any:

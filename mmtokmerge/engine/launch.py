@@ -20,7 +20,9 @@ from torch import nn
 from mmtokmerge._mmpose_import import import_mmpose
 from mmtokmerge.engine.config import load_config
 from mmtokmerge.engine.config_check import check_names
+from mmtokmerge.engine.config_values import check_values
 from mmtokmerge.engine.distributed import prepare_processes
+from mmtokmerge.engine.first_step import building
 from mmtokmerge.engine.fit_data import check_model_fits_data
 from mmtokmerge.engine.policies import check_policies
 from mmtokmerge.engine.seeding import seed_train_samples
@@ -70,9 +72,10 @@ def prepare_training(cfg: Config, resume: bool, amp: bool) -> None:
     """Apply ``--resume`` and ``--amp``, and make every sample's augmentation reproducible."""
     if amp:
         _use_amp(cfg)
-    if resume:
+    named = cfg.get("load_from") is not None
+    if resume or (cfg.get("resume") and not named):
         _resume_latest(cfg)
-    elif cfg.get("load_from"):
+    elif named:
         check_checkpoint(cfg.load_from)
     say_total_batch(cfg)
     if cfg.get("load_from"):
@@ -124,24 +127,27 @@ def build_runner(cfg: Config, splits: Sequence[str] = ("train", "val", "test")) 
         InputError: A policy of the model's token sharing has no weights, or not its own, or a head
             does not fit the data.
     """
-    check_names(cfg)
-    if "runner_type" not in cfg:
-        runner = Runner.from_cfg(cfg)
-    else:
-        from mmengine.registry import RUNNERS
+    with building("The config's runner"):
+        check_values(cfg)
+        check_names(cfg)
+        if "runner_type" not in cfg:
+            runner = Runner.from_cfg(cfg)
+        else:
+            from mmengine.registry import RUNNERS
 
-        runner = RUNNERS.build(cfg)
-    if not isinstance(runner.model, nn.Module):
-        # FlexibleRunner builds it when it starts, too late to say what is wrong with it
-        runner.model = MODELS.build(cfg.model)
-    model = runner.model
-    check_policies(model)
-    check_model_fits_data(cfg, model, splits)
+            runner = RUNNERS.build(cfg)
+        if not isinstance(runner.model, nn.Module):
+            # FlexibleRunner builds it when it starts, too late to say what is wrong with it
+            runner.model = MODELS.build(cfg.model)
+        check_policies(runner.model)
+        check_model_fits_data(cfg, runner.model, splits)
     return runner
 
 
 def check_checkpoint(path: str) -> None:
     """Raise InputError early where a local checkpoint is missing."""
+    if not isinstance(path, str) or not path:
+        raise InputError(f"load_from must be the path or URL of a checkpoint, got {path!r}.")
     if "://" not in path and not os.path.isfile(os.path.expanduser(path)):
         raise InputError(f"There is no checkpoint at {path}.")
 
@@ -154,7 +160,8 @@ def find_latest_checkpoint(work_dir: str) -> str | None:
     """
     folder = Path(work_dir)
     note = folder / "last_checkpoint"
-    named = note.read_text(encoding="utf-8").strip() if note.is_file() else ""
+    named = note.read_text(encoding="utf-8", errors="replace") if note.is_file() else ""
+    named = named.strip().replace("\0", "")
     for candidate in (Path(named), folder / Path(named).name):
         if named and candidate.is_file():
             return str(candidate)
@@ -170,7 +177,7 @@ def _resume_latest(cfg: Config) -> None:
     latest = find_latest_checkpoint(cfg.work_dir)
     if latest is None:
         print_log(
-            f"--resume: there is no checkpoint in {cfg.work_dir}, so training starts from the "
+            f"Resuming: there is no checkpoint in {cfg.work_dir}, so training starts from the "
             "beginning.",
             logger="current",
             level=logging.WARNING,

@@ -14,7 +14,9 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmtokmerge.deploy.runtimes import is_exported
+from mmtokmerge.engine.config_check import check_names
 from mmtokmerge.engine.exported import use_exported
+from mmtokmerge.engine.first_step import building
 from mmtokmerge.engine.launch import check_checkpoint, import_scope, load_config
 from mmtokmerge.engine.policies import check_policies
 from mmtokmerge.errors import InputError
@@ -92,7 +94,9 @@ def load_model(
         from mmpose.apis import init_model
     else:
         from mmseg.apis import init_model
-    model: nn.Module = init_model(cfg, checkpoint=None, device=device)
+    with building(f"The model of {cfg.filename}"):
+        check_names(cfg)
+        model: nn.Module = init_model(cfg, checkpoint=None, device=device)
     if backbone is not None and not isinstance(model.backbone, backbone):
         raise InputError(
             f"The backbone of {cfg.filename} is a {type(model.backbone).__name__}, but this needs "

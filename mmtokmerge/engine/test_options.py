@@ -37,7 +37,7 @@ def save_predictions(cfg: Config, out: str) -> None:
     evaluators = cfg.test_evaluator
     evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
     if out.endswith((".pkl", ".pickle")):
-        evaluators.append(ConfigDict(type="DumpResults", out_file_path=out))
+        evaluators.append(ConfigDict(type="mmtokmerge.SavedPredictions", out_file_path=out))
     elif is_pose:
         raise InputError(f"--out {out}: pose predictions are saved to one file, named *.pkl.")
     else:

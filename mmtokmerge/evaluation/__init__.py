@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-__all__: list[str] = []
+from mmtokmerge.evaluation.saved_predictions import SavedPredictions
+
+__all__: list[str] = ["SavedPredictions"]
 
 if find_spec("mmseg") is not None:
     from mmtokmerge.evaluation.sharing_precision import SharingPrecision

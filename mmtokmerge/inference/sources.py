@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from mmtokmerge.errors import InputError
+from mmtokmerge.visualization.pictures import decode_picture
 
 PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
@@ -86,23 +87,7 @@ def read_picture(path: str) -> np.ndarray:
         content = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    # ANYCOLOR and ANYDEPTH turn by EXIF, which UNCHANGED does not.
-    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR
-    picture = cv2.imdecode(content, flags) if content.size else None
-    if picture is None:
-        raise InputError(f"{path} is cut off or no picture.")
-    return to_bytes(picture)
-
-
-def to_bytes(picture: np.ndarray) -> np.ndarray:
-    """``(H, W, 3)`` of any depth to uint8; deeper pixels are stretched from their least to most."""
-    if picture.dtype == np.uint8:
-        return picture
-    values = picture.astype(np.float32)
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    scaled = (np.nan_to_num(values, nan=low) - low) * (255.0 / max(high - low, 1e-6))
-    return scaled.clip(0, 255).round().astype(np.uint8)
+    return decode_picture(content, path)
 
 
 def frames_of(source: Source) -> Iterator[np.ndarray]:

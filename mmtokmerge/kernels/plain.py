@@ -8,6 +8,7 @@ class says, so a faster kernel may do it in its place.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -18,6 +19,7 @@ from mmtokmerge.kernels.linear import linear
 from mmtokmerge.kernels.recording import is_recorded
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_KNOWN = ("torch", "mmtokmerge", "mmcv", "mmengine")
 _TRACKER = "torch.utils.module_tracker"
 _GLOBAL_HOOKS = tuple(
     name for name in (f"_global{each}" for each in _HOOKS) if hasattr(torch_module, name)
@@ -81,8 +83,9 @@ def call_linear(module: nn.Module, x: Tensor) -> Tensor:
 def reuses_memory(modules: Iterable[nn.Module], x: Tensor) -> bool:
     """Whether what these modules return may be overwritten: nobody could have kept it.
 
-    That is eagerly, without gradients, and where no module has a hook. On a GPU it wins nothing,
-    and looking would take longer than the launch of a kernel.
+    That is eagerly, without gradients, and where each module does what its class says: of torch's
+    or this package's own classes, without a hook and with its class's ``forward``. On a GPU it wins
+    nothing, and looking would take longer than the launch of a kernel.
 
     Args:
         modules: All modules that can have returned it, or a tensor that shares its memory.
@@ -90,4 +93,13 @@ def reuses_memory(modules: Iterable[nn.Module], x: Tensor) -> bool:
     """
     if x.is_cuda or torch.is_grad_enabled() or is_recorded() or has_global_hooks():
         return False
-    return not any(has_hooks(module) for module in modules)
+    return not any(
+        has_hooks(module) or "forward" in module.__dict__ or not _is_known(cast(Any, type(module)))
+        for module in modules
+    )
+
+
+@cache
+def _is_known(kind: Any) -> bool:
+    """Whether a class returns what it makes and keeps none of it."""
+    return kind.__module__.split(".")[0] in _KNOWN

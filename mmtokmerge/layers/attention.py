@@ -291,6 +291,8 @@ def reduce_grid(
     grid = to_map(x, hw)
     short = [max(0, ratio - side) for side in hw]
     if any(short):
+        if is_jit_traced():  # which keeps the padding of this grid
+            grid = to_map(*hold_grid(x, hw))
         grid = F.pad(grid, (0, short[1], 0, short[0]))
     reduced = sr(grid)
     kv_hw = (reduced.shape[2], reduced.shape[3])

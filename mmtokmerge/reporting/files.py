@@ -9,6 +9,7 @@ import re
 import socket
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,26 @@ def _default_mode() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
+
+
+def write_image(path: str | Path, pixels: Any, options: Sequence[int] = ()) -> None:
+    """Write an image whole or not at all.
+
+    Args:
+        path: Its suffix names the format.
+        pixels: ``(H, W, 3)`` BGR or ``(H, W)`` gray, as OpenCV has them.
+        options: Of OpenCV's encoder.
+
+    Raises:
+        InputError: No format has this suffix, or it cannot be written.
+    """
+    import cv2
+    import numpy as np
+
+    try:
+        encoded, content = cv2.imencode(Path(path).suffix, pixels, list(options))
+    except cv2.error:
+        encoded, content = False, np.empty(0)
+    if not encoded:
+        raise InputError(f"{path} must end in a picture format's suffix, such as .png or .jpg.")
+    write_bytes(path, content.tobytes())

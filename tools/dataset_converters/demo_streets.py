@@ -51,4 +51,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from mmtokmerge.commands.main import guard
+
+    sys.exit(guard(main))

@@ -69,6 +69,10 @@ def mend_annotations(
     by_id = _by_id(images, "image", path)
     _by_id(annotations, "annotation", path)
     kinds = _by_id(content.get("categories") or [], "category", path)
+    for annotation in annotations:
+        _check_id(
+            annotation.get("image_id"), "image_id", f"annotation {annotation['id']} in {path}"
+        )
     needed = {a.get("image_id"): a["id"] for a in annotations if _has_parts(a)}
     for image in images:
         name = f"image {image['id']} in {path}"
@@ -91,6 +95,7 @@ def mend_annotations(
                 f"{name} belongs to image {annotation.get('image_id')}, which is not listed there"
             )
         _mend_keypoints(annotation, num_keypoints, name, done)
+        _check_places(annotation["keypoints"], image, name)
         _mend_fields(annotation, kinds, name, done)
         if not annotation["iscrowd"] and annotation["num_keypoints"] > 0:
             count += 1
@@ -106,6 +111,8 @@ def mend_annotations(
 
 
 def _by_id(table: Table, what: str, path: str) -> dict[int, dict[str, Any]]:
+    if not isinstance(table, list):
+        raise InputError(f"{path} has no list of each {what}, but {table!r}")
     found: dict[int, dict[str, Any]] = {}
     for row in table:
         key = row.get("id") if isinstance(row, dict) else None
@@ -119,6 +126,9 @@ def _by_id(table: Table, what: str, path: str) -> dict[int, dict[str, Any]]:
 
 def _mend_size(image: dict[str, Any], name: str, size: tuple[int, int], done: Counter[str]) -> None:
     noted = (image.get("width"), image.get("height"))
+    for word, side in zip(("width", "height"), noted):
+        if side is not None and (isinstance(side, bool) or not isinstance(side, int)):
+            raise InputError(f"{name} has the {word} {side!r}, but it is a whole number of pixels")
     if None in noted:
         image["width"], image["height"] = size
         done["sizes of images read from their files"] += 1
@@ -143,6 +153,11 @@ def _mend_keypoints(
     _check_numbers(numbers, "keypoints", name)
     for index in range(0, len(numbers), 3):
         x, y, visible = numbers[index : index + 3]
+        if math.isfinite(visible) and visible >= 0 and visible not in (0, 1, 2):
+            raise InputError(
+                f"{name} has keypoint {index // 3} with visibility {visible}: 0 is not labelled, 1 "
+                "hidden, 2 visible"
+            )
         if visible < 0:
             done["visibilities below 0 taken as 0, not labelled"] += 1
             numbers[index : index + 3] = 0, 0, 0
@@ -167,13 +182,14 @@ def _mend_fields(
     annotation: dict[str, Any], kinds: Mapping[int, Any], name: str, done: Counter[str]
 ) -> None:
     box = annotation["bbox"]
-    if not isinstance(box, list) or len(box) < 4:
+    if not isinstance(box, list) or len(box) != 4:
         raise InputError(f"{name} has the box {box}, but a box is x, y, width, height")
     _check_numbers(box, "bbox", name)
-    if annotation.get("area") is None:
+    if annotation.get("area") is not None:
+        _check_numbers([annotation["area"]], "area", name)
+    if not 0 < (annotation.get("area") or 0) < math.inf:
         annotation["area"] = box[2] * box[3]
         done["areas taken from the box"] += 1
-    _check_numbers([annotation["area"]], "area", name)
     if annotation.get("iscrowd") is None:
         annotation["iscrowd"] = 0
         done["iscrowd taken as 0"] += 1
@@ -183,6 +199,7 @@ def _mend_fields(
         annotation["category_id"] = next(iter(kinds))
         done["category_id taken from the only category"] += 1
     kind = annotation.get("category_id")
+    _check_id(kind, "category_id", name)
     if kind is None or (kinds and kind not in kinds):
         listed = ", ".join(map(str, kinds)) or "none"
         raise InputError(f"{name} has category_id {kind!r}, but the categories there are {listed}")
@@ -211,7 +228,34 @@ def read_detections(path: str) -> list[Any]:
         if missing:
             raise InputError(f"{name} has no {' and no '.join(sorted(missing))}")
         _check_numbers([detection["score"]], "score", name)
+        if not math.isfinite(detection["score"]):
+            raise InputError(
+                f"{name} has the score {detection['score']}, which is no finite number"
+            )
+        for key in ("image_id", "category_id"):
+            _check_id(detection[key], key, name)
+    if not any(detection["category_id"] == 1 for detection in detections):
+        raise InputError(
+            f"detection file {path} has no box of category_id 1, the people that keypoints are of"
+        )
     return detections
+
+
+def _check_id(found: Any, key: str, name: str) -> None:
+    if found is not None and (isinstance(found, bool) or not isinstance(found, int)):
+        raise InputError(f"{name} has the {key} {found!r}, but an id is an int")
+
+
+def _check_places(numbers: list[Any], image: Mapping[str, Any], name: str) -> None:
+    """Refuse a labelled keypoint further outside its image than the image is large."""
+    width, height = image["width"], image["height"]
+    for index in range(0, len(numbers), 3):
+        x, y, visible = numbers[index : index + 3]
+        if visible > 0 and not (-width <= x <= 2 * width and -height <= y <= 2 * height):
+            raise InputError(
+                f"{name} has keypoint {index // 3} at ({x}, {y}), far outside its image of "
+                f"{width}x{height} pixels (width x height)"
+            )
 
 
 def check_detections(detections: list[Any], path: str, content: Any, ann_file: str) -> None:
@@ -238,7 +282,7 @@ def check_box(box: Any, image: Mapping[str, Any], name: str) -> None:
     Raises:
         InputError: It is outside, or not four numbers.
     """
-    if not isinstance(box, list) or len(box) < 4:
+    if not isinstance(box, list) or len(box) != 4:
         raise InputError(f"{name} has the box {box}, but a box is x, y, width, height")
     numbers = box
     _check_numbers(numbers, "bbox", name)

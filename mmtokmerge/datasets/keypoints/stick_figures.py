@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from mmtokmerge.datasets.keypoints.coco_file import CocoFile
 from mmtokmerge.datasets.keypoints.jumper_drawing import draw_jumper
 from mmtokmerge.datasets.new_folder import generate_set
 from mmtokmerge.errors import InputError
+from mmtokmerge.reporting.files import write_image
 
 META_FILE = "stick_figures.json"
 SPLITS = ("train", "val")
@@ -85,5 +85,4 @@ def make_stick_figures(
 
 def _write(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), pixels):
-        raise OSError(f"cannot write {path}")
+    write_image(path, pixels)

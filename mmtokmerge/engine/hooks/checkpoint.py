@@ -12,6 +12,9 @@ from mmtokmerge.engine.resume_schedule import follow_config
 from mmtokmerge.errors import InputError
 from mmtokmerge.registry import HOOKS
 
+STEPS = ("iter", "epoch")
+"""What a checkpoint's meta says of where a run stands."""
+
 
 class _DeferredRemoval(AtomicLocalBackend):
     """Remembers which files to remove, and removes them when told."""
@@ -52,12 +55,13 @@ class SafeCheckpointHook(CheckpointHook):
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Raise InputError when told to resume from a file that holds weights alone."""
-        if runner._resume and ("meta" not in checkpoint or "message_hub" not in checkpoint):
-            raise InputError(
-                f"Cannot resume from {runner._load_from}: it holds weights alone, no training "
-                "state; set load_from without resume to start a new run from these weights."
-            )
         if runner._resume:
+            lacking = what_lacks(runner, checkpoint)
+            if lacking:
+                raise InputError(
+                    f"Cannot resume from {runner._load_from}: {lacking}; set load_from without "
+                    "resume to start a new run from its weights."
+                )
             follow_config(runner, checkpoint)
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
@@ -74,3 +78,25 @@ class SafeCheckpointHook(CheckpointHook):
         best = [getattr(self, "best_ckpt_path", None)]
         best += getattr(self, "best_ckpt_path_dict", {}).values()
         self.file_backend.flush(keep={str(path) for path in [self.last_ckpt, *best] if path})
+
+
+def what_lacks(runner: Any, checkpoint: Any) -> str | None:
+    """What a run needs to go on and a checkpoint does not hold, for people; None if nothing."""
+    meta, hub = checkpoint.get("meta"), checkpoint.get("message_hub")
+    if meta is None or hub is None:
+        return "it holds weights alone, no training state"
+    if not isinstance(meta, dict) or not all(isinstance(meta.get(k), int) for k in STEPS):
+        return "its meta does not say the iteration and epoch"
+    if not isinstance(hub, dict) or not {"log_scalars", "runtime_info"} <= set(hub):
+        return "its message_hub does not hold what was logged"
+    if "optimizer" not in checkpoint:
+        return "it holds no state of the optimizer (it was saved with save_optimizer=False)"
+    if runner.param_schedulers and "param_schedulers" not in checkpoint:
+        return "it holds no learning-rate schedule (it was saved with save_param_scheduler=False)"
+    own = getattr(getattr(runner, "optim_wrapper", None), "optimizer", None)
+    saved = checkpoint["optimizer"]
+    if own is not None and isinstance(saved, dict) and "param_groups" in saved:
+        here, there = len(own.param_groups), len(saved["param_groups"])
+        if here != there:
+            return f"its optimizer has {there} groups of parameters, the config's {here}"
+    return None

@@ -6,17 +6,17 @@ import os.path as osp
 from collections.abc import Sequence
 from typing import Any
 
-import mmcv
-import mmengine.fileio as fileio
 import numpy as np
 from mmengine.dist import is_main_process
 from mmpose.engine.hooks import PoseVisualizationHook
 from mmpose.structures import merge_data_samples
 
 from mmtokmerge.engine.hooks.strict_load import bare_model
+from mmtokmerge.engine.hooks.whole_pictures import write_whole
 from mmtokmerge.errors import InputError
 from mmtokmerge.registry import HOOKS
 from mmtokmerge.visualization import Panel, encode_one, panel_figure, token_figure
+from mmtokmerge.visualization.pictures import read_shown, write_picture
 from mmtokmerge.visualization.record import BLOCKS
 
 
@@ -104,8 +104,7 @@ class PoseMergeVisualizationHook(PoseVisualizationHook):
         step: int,
         folder: str | None,
     ) -> None:
-        content = fileio.get(output.img_path, backend_args=self.backend_args)
-        image = mmcv.imfrombytes(content, channel_order="rgb")
+        image = read_shown(output.img_path, self.backend_args)
         file_name = osp.basename(output.img_path)
         self._put(name, self._keypoint_figure(image, output, file_name), step, folder)
         pixels, records, _ = encode_one(bare_model(runner.model), batch, index, self.block)
@@ -134,6 +133,7 @@ class PoseMergeVisualizationHook(PoseVisualizationHook):
         if self.show:
             self._visualizer.show(picture, win_name=name, wait_time=self.wait_time)
         elif folder is None:
+            write_whole(self._visualizer)
             self._visualizer.add_image(name, picture, step)
-        elif not mmcv.imwrite(mmcv.rgb2bgr(picture), osp.join(folder, f"{name}.png")):
-            raise InputError(f"--show-dir {folder}: the picture {name}.png cannot be written there")
+        else:
+            write_picture(osp.join(folder, f"{name}.png"), picture)

@@ -6,15 +6,15 @@ import os.path as osp
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import mmcv
-import mmengine.fileio as fileio
 import numpy as np
+import torch
 from mmengine.dist import is_main_process
 from mmengine.model import BaseTTAModel
 from mmseg.engine.hooks import SegVisualizationHook
 from torch import nn
 
 from mmtokmerge.engine.hooks.strict_load import bare_model
+from mmtokmerge.engine.hooks.whole_pictures import write_whole
 from mmtokmerge.engine.loading import load_segmentor
 from mmtokmerge.errors import InputError
 from mmtokmerge.registry import HOOKS
@@ -26,6 +26,7 @@ from mmtokmerge.visualization import (
     token_figure,
 )
 from mmtokmerge.visualization.figures import token_heading
+from mmtokmerge.visualization.pictures import read_shown
 from mmtokmerge.visualization.record import BLOCKS, merges_by_stage
 
 
@@ -92,6 +93,7 @@ class MergeVisualizationHook(SegVisualizationHook):
 
     def before_test(self, runner: Any) -> None:
         """Load the second model."""
+        write_whole(self._visualizer)
         self._drawn, self._fractions = 0, []
         if not (self.draw and self.compare and is_main_process()):
             return
@@ -104,12 +106,13 @@ class MergeVisualizationHook(SegVisualizationHook):
             )
         if isinstance(runner.model, BaseTTAModel):
             model = type(runner.model)(module=model)
-        self._second = model.to(next(runner.model.parameters()).device).eval()
+        self._second = model.to(next(runner.model.parameters(), torch.zeros(())).device).eval()
 
     def after_val_iter(
         self, runner: Any, batch_idx: int, data_batch: dict, outputs: Sequence[Any]
     ) -> None:
         """Draw the first image of every ``interval``-th batch."""
+        write_whole(self._visualizer)
         step = runner.iter + batch_idx
         if self.draw and step % self.interval == 0 and is_main_process():
             self._draw_image(runner, data_batch, 0, outputs[0], "val", step)
@@ -140,8 +143,7 @@ class MergeVisualizationHook(SegVisualizationHook):
         self, runner: Any, batch: dict, index: int, output: Any, mode: str, step: int
     ) -> tuple[str, np.ndarray]:
         """Draw the overlay and the tokens; returns the picture's name and the image (H, W, 3)."""
-        content = fileio.get(output.img_path, backend_args=self.backend_args)
-        image = mmcv.imfrombytes(content, channel_order="rgb")
+        image = read_shown(output.img_path, self.backend_args)
         name = f"{mode}_{osp.basename(output.img_path)}"
         self._visualizer.add_datasample(
             name, image, data_sample=output, show=self.show, wait_time=self.wait_time, step=step

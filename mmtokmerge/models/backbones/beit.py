@@ -153,9 +153,9 @@ class BEiT(VisionTransformer):
         prefix: str,
         grid: tuple[int, int] | None = None,
         published: bool = False,
-    ) -> None:
+    ) -> tuple[int, int] | None:
         """Resize a checkpoint's relative position biases to this grid, in place; see the base."""
-        rows = count_rows(self.grid)
+        rows, guessed = count_rows(self.grid), None
         for index in range(len(self.layers)):
             key = _table_key(prefix, index)
             found = weights.get(key)
@@ -164,9 +164,10 @@ class BEiT(VisionTransformer):
             own = grid
             square = math.isqrt(max(len(found) - NUM_CLASS, 0)) ** 2 + NUM_CLASS == len(found)
             if own is None and len(found) == rows and not (published and square):
-                own = self.grid
+                own = guessed = self.grid
             if own != self.grid:
                 weights[key] = read_table(found, self.grid, own)
+        return guessed
 
 
 def _table_key(prefix: str, layer: int) -> str:

@@ -360,7 +360,7 @@ class VisionTransformer(BaseModule):
         prefix: str,
         grid: tuple[int, int] | None = None,
         published: bool = False,
-    ) -> None:
+    ) -> tuple[int, int] | None:
         """Resize a checkpoint's position embeddings to this grid, in place.
 
         Their own grid is what the checkpoint says. One that does not say is taken for square where
@@ -371,17 +371,21 @@ class VisionTransformer(BaseModule):
             prefix: Of this backbone's keys in it.
             grid: The grid that the checkpoint says.
             published: Whether the checkpoint is a pretrained backbone of somebody else's.
+
+        Returns:
+            The grid that they were taken for where nobody says it, else None.
         """
         found = weights.get(f"{prefix}pos_embed")
         if found is None:
-            return
+            return None
         count = found.shape[1] - self.positions.num_prefix if found.dim() == 3 else -1
         own = self.positions.grid
         square = count > 0 and math.isqrt(count) ** 2 == count
-        if grid is None and count == own[0] * own[1] and not (published and square):
-            grid = own
+        guessed = grid is None and count == own[0] * own[1] and not (published and square)
+        grid = own if guessed else grid
         if grid != own:
             weights[f"{prefix}pos_embed"] = read_pos_embed(found, self.positions, grid)
+        return own if guessed else None
 
     def _load_from_state_dict(
         self,

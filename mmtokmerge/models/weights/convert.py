@@ -16,7 +16,10 @@ ALL_FORMATS = {**FORMATS, **VIT_FORMATS}
 
 
 def convert(
-    state: Mapping[str, Tensor], source: str = "auto", to: str | None = None
+    state: Mapping[str, Tensor],
+    source: str = "auto",
+    to: str | None = None,
+    grid: tuple[int, int] | None = None,
 ) -> SegFormerWeights | ViTWeights:
     """Convert the weights of a published SegFormer or plain ViT, and check them by loading them.
 
@@ -24,10 +27,13 @@ def convert(
         state: The source's state dict.
         source: A name in ``ALL_FORMATS``, or 'auto' to find it by the keys.
         to: 'backbone', 'segmentor', or None for what there is.
+        grid: Of a plain ViT's positions, ``(h, w)`` patches; a square where None.
 
     Raises:
         InputError: If the weights are of no known source or do not make a whole model.
         ValueError: If ``source`` or ``to`` is unknown.
     """
     name = detect_format(state, ALL_FORMATS) if source == "auto" else source
-    return (convert_vit if name in VIT_FORMATS else convert_segformer)(state, name, to)
+    if name in VIT_FORMATS:
+        return convert_vit(state, name, to, grid)
+    return convert_segformer(state, name, to)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +83,7 @@ def fit_weights(
     training: bool = False,
     may_lack: Callable[[str], bool] = lambda key: False,
     prepare: Callable[[dict[str, Tensor], Grid | None], None] | None = None,
+    grid: Grid | None = None,
 ) -> Fitted:
     """Find every weight of ``model`` in a checkpoint.
 
@@ -96,23 +97,25 @@ def fit_weights(
         prepare: Changes the weights, in place and under the model's keys, before they are compared;
             the grid that the checkpoint says of its positions comes with them. None resizes
             positions to the model's grid.
+        grid: That grid where ``content`` is a part of the checkpoint, which lost it.
 
     Raises:
         InputError: The weights do not fit, with what is missing and what they look like.
     """
     wanted = model.state_dict()
     weights = _align(model, state_dict_of(content, name), wanted, name)
-    weights, grid = dict(weights), grid_of(content)
+    weights, grid = dict(weights), grid or grid_of(content)
+    notes: list[str] = []
     if prepare is not None:
         prepare(weights, grid)
     else:
-        _fit_grids(model, weights, grid)
+        notes = _fit_grids(model, weights, grid, name, training and not _has_head(weights))
     _refuse_uncalibrated(wanted, weights, name, training or any(map(may_lack, _thresholds(wanted))))
-    notes: list[str] = []
     if training:
-        weights, notes = _leave_out_heads(weights, wanted, name)
+        weights, said = _leave_out_heads(weights, wanted, name)
+        notes += said
         own = {key.split(".")[0] for key in weights}
-        wanted = {key: value for key, value in wanted.items() if key.split(".")[0] in own}
+        wanted = {k: v for k, v in wanted.items() if k.split(".")[0] in own or not _is_head(k)}
     problems = [
         f"{key} is missing"
         for key in wanted
@@ -168,7 +171,8 @@ def _align(
 ) -> dict[str, Any]:
     """The weights under the model's keys: prefixes off or on, published layouts renamed."""
     best = _best_prefix(weights, wanted)
-    if any(key in wanted for key in best):
+    body = [key for key in wanted if not _is_head(key)]
+    if sum(key in best for key in body) > len(body) / 2:
         return best
     from mmtokmerge.models.weights.convert import ALL_FORMATS, convert
     from mmtokmerge.models.weights.rename import detect_format
@@ -229,16 +233,14 @@ def _leave_out_heads(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Drop heads of another class count, and note those and the ones that are not there."""
     notes = []
-    for module in sorted({key.split(".")[0] for key in wanted} - {"backbone", "neck"}):
-        if "head" not in module:
-            continue
+    for module in sorted({key.split(".")[0] for key in wanted if _is_head(key)}):
         own = [key for key in wanted if key.startswith(f"{module}.")]
         if not any(key in weights for key in own):
             notes.append(f"{name} has no {module}: it starts from random weights.")
             continue
         other = [k for k in own if k in weights and weights[k].shape != wanted[k].shape]
-        if other and all(weights[key].shape[1:] == wanted[key].shape[1:] for key in other):
-            counts = {len(weights[key]): len(wanted[key]) for key in other if wanted[key].dim()}
+        counts = _class_counts(weights, wanted, other)
+        if counts:
             words = ", ".join(f"{a} instead of {b}" for a, b in counts.items())
             notes.append(
                 f"{name}: {', '.join(other)} are of another number of classes ({words}) and start "
@@ -261,12 +263,58 @@ def _refuse_uncalibrated(
         )
 
 
-def _fit_grids(model: nn.Module, weights: dict[str, Tensor], grid: Grid | None) -> None:
-    """Let each backbone with positions resize a checkpoint's to its own grid, in place."""
-    for name, module in model.named_modules():
+def _fit_grids(
+    model: nn.Module, weights: dict[str, Tensor], grid: Grid | None, name: str, published: bool
+) -> list[str]:
+    """Let each backbone with positions resize a checkpoint's to its own grid, in place.
+
+    Args:
+        model: That holds the backbones.
+        weights: Under the model's keys.
+        grid: What the checkpoint says.
+        name: Of the checkpoint.
+        published: Whether it is a backbone alone, as pretraining leaves it.
+
+    Returns:
+        What a person should know.
+    """
+    notes = []
+    for path, module in model.named_modules():
         fit = getattr(module, "fit_positions", None)
-        if fit is not None:
-            fit(weights, f"{name}." if name else "", grid)
+        if fit is None:
+            continue
+        taken = fit(weights, f"{path}." if path else "", grid, published)
+        if taken and taken[0] != taken[1]:
+            notes.append(
+                f"{name} does not say the grid of its positions: they are taken for "
+                f"{taken[0]}x{taken[1]} patches, as the model's are."
+            )
+    return notes
+
+
+def _is_head(key: str) -> bool:
+    return "head" in key.split(".")[0]
+
+
+def _has_head(weights: Mapping[str, Tensor]) -> bool:
+    return any(_is_head(key) for key in weights)
+
+
+def _class_counts(
+    weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], keys: Sequence[str]
+) -> dict[int, int]:
+    """Sizes of a checkpoint and the model's, where a head differs in its number of classes alone.
+
+    Each tensor then differs along one dimension, all by the same number. Else the dict is empty.
+    """
+    counts: dict[int, int] = {}
+    for key in keys:
+        theirs, own = weights[key].shape, wanted[key].shape
+        sizes = [(a, b) for a, b in zip(theirs, own) if a != b]
+        if len(theirs) != len(own) or len(sizes) != 1:
+            return {}
+        counts.update(sizes)
+    return counts if len({a - b for a, b in counts.items()}) == 1 else {}
 
 
 def is_threshold(key: str) -> bool:

@@ -6,7 +6,8 @@ a state dict, which adds no key; a checkpoint of mmseg names its image in the co
 
 from __future__ import annotations
 
-import re
+import ast
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,11 +26,12 @@ def _write_grid(module: Any, state: Any, prefix: str, metadata: dict[str, Any]) 
     metadata[GRID_KEY] = tuple(module.grid)
 
 
-def grid_of(content: Any) -> Grid | None:
+def grid_of(content: Any, prefix: str = "") -> Grid | None:
     """The one grid that a checkpoint says, None where it says none, or several.
 
     Args:
         content: A state dict, or a dict that holds one and mmengine's ``meta``.
+        prefix: Of the keys whose grid is wanted.
     """
     if not isinstance(content, Mapping):
         return None
@@ -37,8 +39,8 @@ def grid_of(content: Any) -> Grid | None:
     metadata = getattr(weights, "_metadata", None) or {}
     found = {
         tuple(map(int, entry[GRID_KEY]))
-        for entry in metadata.values()
-        if isinstance(entry, Mapping) and GRID_KEY in entry
+        for key, entry in metadata.items()
+        if isinstance(entry, Mapping) and GRID_KEY in entry and f"{key}.".startswith(prefix)
     }
     if found:
         return _pair(found.pop()) if len(found) == 1 else None
@@ -48,14 +50,54 @@ def grid_of(content: Any) -> Grid | None:
 
 
 def _grid_in(text: str) -> Grid | None:
-    """The grid of the backbone in a config's text, which is read and not run."""
-    size = re.search(r"\bimg_size=[\[(]?\s*(\d+)(?:\s*,\s*(\d+))?", text)
-    if size is None:
+    """The grid of the backbone in a config's text, Python or JSON, which is read and not run."""
+    try:
+        backbone = (json.loads(text).get("model") or {}).get("backbone") or {}
+    except (ValueError, AttributeError):
+        backbone = _backbone_in(text)
+    try:
+        size, side = backbone.get("img_size"), int(backbone.get("patch_size", 16))
+        height, width = (size, size) if isinstance(size, int) else map(int, size)
+    except (AttributeError, TypeError, ValueError):
         return None
-    patch = re.search(r"\bpatch_size=(\d+)", text)
-    side = int(patch[1]) if patch else 16
-    height, width = int(size[1]), int(size[2] or size[1])
     return (height // side, width // side)
+
+
+def _backbone_in(text: str) -> dict[str, Any]:
+    """The arguments of ``model.backbone`` in a config of Python that can be read off."""
+    try:
+        lines = [line for line in ast.parse(text).body if isinstance(line, ast.Assign)]
+    except (SyntaxError, ValueError):
+        return {}
+    named = {
+        target.id: line.value
+        for line in lines
+        for target in line.targets
+        if isinstance(target, ast.Name)
+    }
+    node: Any = named.get("model")
+    for part in ("backbone", None):
+        if isinstance(node, ast.Name):
+            node = named.get(node.id)
+        if part is not None:
+            node = _entries(node).get(part)
+    found = {}
+    for key, value in _entries(node).items():
+        try:
+            found[key] = ast.literal_eval(named.get(getattr(value, "id", ""), value))
+        except ValueError:
+            continue
+    return found
+
+
+def _entries(node: Any) -> dict[str, Any]:
+    """The entries of ``dict(...)`` or ``{...}``."""
+    if isinstance(node, ast.Call):
+        return {each.arg: each.value for each in node.keywords if each.arg is not None}
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values)
+        return {key.value: value for key, value in pairs if isinstance(key, ast.Constant)}
+    return {}
 
 
 def _pair(grid: tuple[int, ...]) -> Grid:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.models.weights.fit import fit_weights, is_threshold, say_notes, state_dict_of
-from mmtokmerge.models.weights.grids import Grid
+from mmtokmerge.models.weights.grids import Grid, grid_of
 
 PRETRAINED = ("Pretrained", "PretrainedInit")
 Prepare = Callable[[dict[str, Tensor], Grid | None], None]
@@ -80,14 +80,17 @@ def load_pretrained(
         raise InputError(f"init_cfg.checkpoint must be a path or a URL, got {path!r}")
     content = CheckpointLoader.load_checkpoint(path, map_location="cpu")
     weights: Any = content
-    prefix = config.get("prefix")
+    prefix, grid = config.get("prefix"), None
+    if prefix is not None and not isinstance(prefix, str):
+        raise InputTypeError(f"init_cfg.prefix must be a text such as 'backbone.', got {prefix!r}")
     if prefix:
         weights = state_dict_of(content, path)
         prefix = prefix if prefix.endswith(".") else f"{prefix}."
+        grid = grid_of(content, prefix)
         weights = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
         if not weights:
             raise InputError(f"init_cfg.prefix={prefix!r}: no key of {path} begins with it.")
-    fitted = fit_weights(backbone, weights, path, may_lack=is_threshold, prepare=prepare)
+    fitted = fit_weights(backbone, weights, path, may_lack=is_threshold, prepare=prepare, grid=grid)
     say_notes(fitted)
     backbone.load_state_dict(fitted.weights, strict=False)
 

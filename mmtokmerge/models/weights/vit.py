@@ -27,7 +27,7 @@ class ViTWeights:
         source: Whose they are.
         arch: 't', 's', 'b' or 'l'.
         patch_size: Side of a patch in pixels.
-        img_size: Side in pixels of the square images that the position embeddings were made for.
+        img_size: Height and width in pixels of the images that the positions were made for.
         final_norm: Whether the norm after the last layer is among them.
         distilled: Whether a distillation token is among them.
         norm_eps: Epsilon of the norms in the source where it is not 1e-6.
@@ -39,7 +39,7 @@ class ViTWeights:
     source: str
     arch: str
     patch_size: int
-    img_size: int
+    img_size: tuple[int, int]
     final_norm: bool
     distilled: bool
     norm_eps: float | None
@@ -49,7 +49,10 @@ class ViTWeights:
 
 
 def convert_vit(
-    state: Mapping[str, Tensor], source: str = "auto", to: str | None = None
+    state: Mapping[str, Tensor],
+    source: str = "auto",
+    to: str | None = None,
+    grid: tuple[int, int] | None = None,
 ) -> ViTWeights:
     """Convert the weights of a published plain ViT or DeiT, and check them by loading them.
 
@@ -61,6 +64,7 @@ def convert_vit(
         state: The source's state dict.
         source: A name in ``VIT_FORMATS``, or 'auto' to find it by the keys.
         to: 'backbone' or None; a segmentor with a plain ViT loads as MMSegmentation has it.
+        grid: Of the positions, ``(h, w)`` patches; a square where None.
 
     Raises:
         InputError: If a key is unknown, or the result is not a whole ViT of a known size.
@@ -83,7 +87,10 @@ def convert_vit(
         weights.setdefault(PATCH_BIAS, zeros)
     arch, patch_size = name_arch(weights), _patch_size(weights)
     distilled = DISTILLATION_TOKEN in weights
-    img_size = patch_size * _grid_side(weights, 1 + distilled)
+    height, width = grid or (0, 0)
+    if height * width != _count_positions(weights, 1 + distilled):
+        height = width = _grid_side(weights, 1 + distilled)
+    img_size = (patch_size * height, patch_size * width)
     final_norm = "ln1.weight" in weights
     from mmtokmerge.models.backbones import VisionTransformer
 
@@ -105,7 +112,7 @@ def convert_vit(
         norm_eps=table.norm_eps,
         parameters=sum(value.numel() for value in model.parameters()),
         dropped=renamed.dropped,
-        state_dict=dict(model.state_dict()),
+        state_dict=model.state_dict(),  # which says the grid
     )
 
 
@@ -135,9 +142,13 @@ def _patch_size(weights: Mapping[str, Tensor]) -> int:
 
 def _grid_side(weights: Mapping[str, Tensor], ahead: int) -> int:
     """Patches on a side of the grid of the position embeddings, ``(1, ahead + side^2, C)``."""
-    positions = weights.get(POSITIONS)
-    count = 0 if positions is None or positions.ndim != 3 else positions.shape[1] - ahead
+    count = _count_positions(weights, ahead)
     side = math.isqrt(max(count, 0))
     if side == 0 or side * side != count:
         raise InputError(f"there are no position embeddings of a square grid, but {count} of them")
     return side
+
+
+def _count_positions(weights: Mapping[str, Tensor], ahead: int) -> int:
+    positions = weights.get(POSITIONS)
+    return 0 if positions is None or positions.ndim != 3 else positions.shape[1] - ahead

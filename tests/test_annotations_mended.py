@@ -53,6 +53,10 @@ def test_a_right_file_stays_as_it_is() -> None:
     [
         ("annotations", "area", KeyError, 200, "areas taken from the box: 1"),
         ("annotations", "area", None, 200, "areas taken from the box"),
+        ("annotations", "area", float("nan"), 200, "areas taken from the box"),
+        ("annotations", "area", float("inf"), 200, "areas taken from the box"),
+        ("annotations", "area", -5, 200, "areas taken from the box"),
+        ("annotations", "area", 0, 200, "areas taken from the box"),
         ("annotations", "iscrowd", KeyError, 0, "iscrowd taken as 0"),
         ("annotations", "num_keypoints", None, 2, "num_keypoints counted"),
         ("annotations", "num_keypoints", 5, 2, "num_keypoints counted"),
@@ -92,6 +96,15 @@ def test_what_is_certain_is_mended_and_said(
         ("annotations", "category_id", 9, "category_id 9"),
         ("annotations", "image_id", 4, "not listed"),
         ("annotations", "id", None, "id None"),
+        ("annotations", "image_id", [3], "image_id [3]"),
+        ("annotations", "category_id", [1], "category_id [1]"),
+        ("annotations", "category_id", {}, "category_id {}"),
+        ("annotations", "bbox", [10, 10, 20, 10, 1], "a box is"),
+        ("annotations", "keypoints", [12, 12, 5, 20, 15, 1], "visibility 5"),
+        ("annotations", "keypoints", [12, 12, 0.5, 20, 15, 1], "visibility 0.5"),
+        ("annotations", "keypoints", [1e9, 12, 2, 20, 15, 1], "far outside"),
+        ("annotations", "keypoints", [12, -50, 2, 20, 15, 1], "far outside"),
+        ("images", "width", "60", "width '60'"),
         ("images", "id", "1", "id '1'"),
         ("images", "file_name", None, "file_name None"),
         ("images", "width", 61, "has the size 61x40"),
@@ -121,3 +134,9 @@ def test_an_instance_without_box_or_keypoints_is_left_out() -> None:
     found["annotations"].append(dict(found["annotations"][0], id=8, bbox=None))
     assert mend(found) == ["instances without box or keypoints left out: 1"]
     assert [each["id"] for each in found["annotations"]] == [7]
+
+
+@pytest.mark.parametrize("table", ["images", "annotations", "categories"])
+def test_what_is_no_list_is_said(table: str) -> None:
+    with pytest.raises(InputError, match=r"f\.json"):
+        mend({**content(), table: 5})

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from engine_helpers import ToolResult, run_tool, weights_of, write_config, write_killed_config
+
+from mmtokmerge.models.weights.safe_load import load_weights_only
 
 
 def train(config: Path, work_dir: Path, *arguments: object) -> ToolResult:
@@ -85,3 +89,49 @@ def test_resume_from_weights_alone_is_refused(unbroken: Path, tmp_path: Path) ->
     assert result.error.startswith(
         f"error: Cannot resume from {tmp_path}/iter_3.pth: it holds weights alone"
     )
+
+
+def spoilt(unbroken: Path, name: str, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A work-dir whose newest checkpoint is the eighth iteration's, changed."""
+    folder = unbroken.parent / f"spoilt_{name}"
+    folder.mkdir()
+    checkpoint = load_weights_only(str(unbroken.parent / "unbroken" / "iter_8.pth"))
+    change(checkpoint)
+    torch.save(checkpoint, folder / "iter_8.pth")
+    return folder
+
+
+def rename(checkpoint: dict[str, Any]) -> None:
+    weights = checkpoint["state_dict"]
+    checkpoint["state_dict"] = {f"other.{key}": value for key, value in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("optimizer", lambda c: c.pop("optimizer"), "no state of the optimizer"),
+        ("schedule", lambda c: c.pop("param_schedulers"), "no learning-rate schedule"),
+        ("meta", lambda c: c["meta"].pop("iter"), "does not say the iteration and epoch"),
+        ("hub", lambda c: c["message_hub"].clear(), "message_hub"),
+        ("groups", lambda c: c["optimizer"]["param_groups"].pop(), "groups of parameters"),
+        ("weights", rename, "does not fit the config's model"),
+    ],
+)
+@pytest.mark.parametrize("by", ["--resume", "the config"])
+def test_what_cannot_be_resumed_is_refused(
+    by: str, name: str, change: Any, says: str, unbroken: Path
+) -> None:
+    folder = spoilt(unbroken, f"{name}_{by[:3]}", change)
+    (folder / "last_checkpoint").write_bytes(b"\xff\xfe\0")  # nothing that can be read
+    words = ["--resume"] if by == "--resume" else ["--cfg-options", "resume=True"]
+    result = train(unbroken, folder, *words)
+    assert result.status == 1, result.output
+    assert says in result.error
+    assert not (folder / "iter_10.pth").exists()
+
+
+def test_a_config_resumes_as_the_option_does(unbroken: Path) -> None:
+    folder = spoilt(unbroken, "sound", lambda checkpoint: None)
+    result = train(unbroken, folder, "--cfg-options", "resume=True")
+    assert result.status == 0, result.output
+    assert_same_weights(unbroken.parent / "unbroken" / "iter_10.pth", folder / "iter_10.pth")

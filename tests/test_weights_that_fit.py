@@ -148,3 +148,74 @@ def test_load_from_of_what_fits_nothing_is_an_error_and_of_a_backbone_trains(
     assert right.status == 0 and "has no decode_head" in right.output
     after = weights_of(max((tmp_path / "c").glob("iter_*.pth")))
     assert all(torch.equal(after[f"backbone.{key}"], value) for key, value in backbone.items())
+
+
+class Whole(nn.Module):
+    """A backbone, a neck and a head, as a segmentor names them."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.backbone = MiTPlusPlus(SMALL)
+        self.neck = nn.Conv2d(8, 8, 1)
+        self.decode_head = nn.Conv2d(8, classes, 1)
+
+
+@pytest.mark.parametrize("kept", ["decode_head.", "backbone.", "neck."])
+def test_training_needs_a_body_and_may_lack_a_head(kept: str) -> None:
+    whole = Whole()
+    weights = {k: v for k, v in whole.state_dict().items() if k.startswith(kept)}
+    with pytest.raises(InputError, match="is missing"):
+        fit_weights(Whole(), weights, "w.pth", training=True)
+    body = {k: v for k, v in whole.state_dict().items() if not k.startswith("decode_head.")}
+    fitted = fit_weights(Whole(), body, "w.pth", training=True)
+    assert fitted.notes == ["w.pth has no decode_head: it starts from random weights."]
+
+
+def test_heads_of_transformers_may_have_other_classes() -> None:
+    """Their class embeddings have the classes in another dimension than the first."""
+    heads = pytest.importorskip("mmtokmerge.models.heads")
+
+    def model(classes: int) -> nn.Module:
+        made = nn.Module()
+        made.backbone = nn.Conv2d(16, 16, 1)
+        made.decode_head = heads.SegmenterMaskTransformerHead(
+            in_channels=16,
+            num_layers=1,
+            num_heads=2,
+            embed_dims=16,
+            num_classes=classes,
+            channels=16,
+        )
+        return made
+
+    fitted = fit_weights(model(9), model(5).state_dict(), "w.pth", training=True)
+    assert "5" in fitted.notes[0] and "9" in fitted.notes[0]
+    assert fitted.weights["decode_head.cls_emb"].shape == (1, 9, 16)
+    assert any(key.startswith("backbone.") for key in fitted.weights)
+
+
+def test_a_published_layout_is_known_though_a_key_is_the_models_own() -> None:
+    """NVlabs's segmentors have an unused decode_head.conv_seg, timm's ViTs a cls_token."""
+    from mmtokmerge.models.backbones import VisionTransformer
+
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=5).eval()
+    own = VisionTransformer("t", img_size=64, final_norm=True).eval()
+    own.load_state_dict(fit_weights(own, theirs.state_dict(), "timm.pth").weights)
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = theirs.forward_features(x)[:, 1:].transpose(1, 2).reshape(1, -1, 4, 4)
+        torch.testing.assert_close(own(x)[0], expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("where", ["model", "model.decode_head"])
+def test_an_init_cfg_of_a_whole_model_is_checked(where: str, tmp_path: Path) -> None:
+    torch.save({"x.weight": torch.zeros(2)}, tmp_path / "other.pth")
+    config = write_config(tmp_path)
+    result = run_tool(
+        *("train.py", str(config), "--work-dir", str(tmp_path / "work"), "--cfg-options"),
+        *(f"{where}.init_cfg.type=Pretrained",),
+        f"{where}.init_cfg.checkpoint={tmp_path / 'other.pth'}",
+    )
+    assert result.status == 1
+    assert "does not fit" in result.error

@@ -27,12 +27,14 @@ from mmtokmerge.engine.fit_data import check_model_fits_data
 from mmtokmerge.engine.policies import check_policies
 from mmtokmerge.engine.seeding import seed_train_samples
 from mmtokmerge.errors import InputError
+from mmtokmerge.models.weights.pretrained import check_pretrained
 from mmtokmerge.models.weights.safe_load import load_weights_safely
 
 
 def prepare(args: Namespace) -> Config:
     """The config of a tool's run: overridden, with a work_dir, packages and processes ready."""
     load_weights_safely()
+    check_pretrained()
     cfg = load_config(args.config, args.cfg_options)
     if not cfg.get("model"):
         raise InputError(f"The config {args.config} has no model to train or test.")

@@ -132,7 +132,7 @@ def write_image(path: str | Path, pixels: Any, options: Sequence[int] = ()) -> N
     try:
         encoded, content = cv2.imencode(Path(path).suffix, pixels, list(options))
     except cv2.error:
-        encoded, content = False, np.empty(0)
+        encoded, content = False, np.empty(0, np.uint8)
     if not encoded:
         raise InputError(f"{path} must end in a picture format's suffix, such as .png or .jpg.")
     write_bytes(path, content.tobytes())

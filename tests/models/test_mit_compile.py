@@ -145,6 +145,20 @@ def test_a_trace_is_right_for_other_batches_and_refused_for_other_grids(preset: 
                 traced(torch.randn(1, 3, 32, 128))
 
 
+@pytest.mark.parametrize("side", [24, 28])
+def test_a_trace_of_an_image_below_a_stride_holds_for_its_grid_alone(side: int) -> None:
+    """The grid of stage 1 is padded there, which a trace would do of every later image too."""
+    model = MiTPlusPlus("b0").eval()
+    x = torch.randn(1, 3, side, side)
+    with torch.no_grad():
+        traced = torch.jit.trace(Tuple(model).eval(), x, check_trace=False)
+        y = torch.randn(1, 3, side, side)
+        for a, b in zip(traced(y), model(y)):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+        with pytest.raises(RuntimeError):
+            traced(torch.randn(1, 3, 64, 64))
+
+
 @pytest.mark.parametrize("preset", ["none", "hq", "n2d", "plus"])
 def test_an_export_with_a_dynamic_batch(preset: str) -> None:
     model = Tuple(MiTPlusPlus("b0", merging=preset).eval()).eval()

@@ -22,6 +22,7 @@ from mmtokmerge.kernels.recording import is_recorded
 from mmtokmerge.kernels.residual import residual
 from mmtokmerge.layers import DropPath, EfficientAttention, MixFFN, OverlapPatchEmbed
 from mmtokmerge.layers.attention import MergedGroups
+from mmtokmerge.layers.images import check_images
 from mmtokmerge.layers.layout import to_map
 from mmtokmerge.merging import StageMerging, read_merging
 from mmtokmerge.merging.segformer.arch import MIT_ARCHS, MiTArch, read_arch
@@ -204,6 +205,7 @@ class MiTPlusPlus(BaseModule):
         boolean("with_cp", with_cp)
         boolean("fused_attention", fused_attention)
         whole_number("in_channels", in_channels, 1)
+        self.in_channels = in_channels
         self.downsample = downsample
         self.downsample_mode = downsample_mode
         self.out_indices = tuple(out_indices)
@@ -279,6 +281,7 @@ class MiTPlusPlus(BaseModule):
             For each of ``out_indices`` a channels-last map ``(B, C, ceil(H / s), ceil(W / s))``,
             with strides s of 4, 8, 16, 32, twice that with ``downsample=2``.
         """
+        check_images(x, self.in_channels)
         x = self._halve(x) if self.downsample == 2 else x
         x = x.contiguous(memory_format=torch.channels_last)
         outs = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -18,6 +17,7 @@ from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.attention import for_changing_lengths
 from mmtokmerge.kernels.recording import is_jit_traced
 from mmtokmerge.layers import PatchEmbed, RelativePositions, TokenFeatures, ViTLayer
+from mmtokmerge.layers.images import check_images
 from mmtokmerge.layers.layout import hold_grid
 from mmtokmerge.layers.token_reduction import TokenReduction, or_identity
 from mmtokmerge.layers.vit_archs import VIT_ARCHS
@@ -25,11 +25,8 @@ from mmtokmerge.merging import TokenAssignment
 from mmtokmerge.merging.grid import pair
 from mmtokmerge.merging.superpatch_sharing import superpatch_rows
 from mmtokmerge.merging.trace import SHARED, is_traced, report
-from mmtokmerge.models.backbones.position_embedding import (
-    PositionEmbedding,
-    read_pos_embed,
-    without_distillation,
-)
+from mmtokmerge.models.backbones.position_embedding import PositionEmbedding
+from mmtokmerge.models.backbones.position_loading import FitsPositions
 from mmtokmerge.models.backbones.vit_init import init_vit
 from mmtokmerge.models.backbones.vit_options import (
     build_reducers,
@@ -39,7 +36,7 @@ from mmtokmerge.models.backbones.vit_options import (
 )
 from mmtokmerge.models.policies import TokenSharing
 from mmtokmerge.models.reducers import ThresholdReducer
-from mmtokmerge.models.weights.grids import GRID_KEY, remember_grid
+from mmtokmerge.models.weights.grids import remember_grid
 from mmtokmerge.models.weights.pretrained import first_weights, initialise, read_thresholds
 from mmtokmerge.registry import MODELS
 
@@ -47,7 +44,7 @@ OUT_TYPES = ("map", "tokens")
 
 
 @MODELS.register_module()
-class VisionTransformer(BaseModule):
+class VisionTransformer(FitsPositions, BaseModule):
     """Plain ViT with the state dict of mmseg's ``VisionTransformer``, and its features.
 
     Args:
@@ -225,8 +222,9 @@ class VisionTransformer(BaseModule):
         self.calibration = calibration
         if calibration is not None and not self._auto():
             raise InputError("calibration does nothing: no reducer has threshold='auto'")
+        self.in_channels = in_channels
         self.merges = True
-        """False while :func:`mmtokmerge.models.backbones.without_merging` is open."""
+        """False while :func:`mmtokmerge.models.overrides.without_merging` is open."""
 
     def init_weights(self) -> None:
         """Initialise as mmseg's ``VisionTransformer`` does, or from ``init_cfg``."""
@@ -244,6 +242,7 @@ class VisionTransformer(BaseModule):
             For each of ``out_indices`` a channels-last map ``(B, C, ceil(H / p), ceil(W / p))``
             with patches of side p, or a :class:`TokenFeatures`.
         """
+        check_images(x, self.in_channels)
         tokens, flow = self._embed(x)
         attn_inputs = self._attn_inputs(flow, tokens)
         outs = []
@@ -343,57 +342,3 @@ class VisionTransformer(BaseModule):
         """The places of the reducers with ``threshold='auto'``."""
         listed = enumerate(self.reducers)
         return [i for i, each in listed if isinstance(each, ThresholdReducer) and each.auto]
-
-    def _fit_published(
-        self, weights: dict[str, Tensor], grid: tuple[int, int] | None = None
-    ) -> None:
-        """Change a published checkpoint's weights, in place, where this grid needs others."""
-        distilled = weights.pop("dist_token", None) if not self.with_dist_token else None
-        if distilled is not None and "pos_embed" in weights:
-            weights["pos_embed"] = without_distillation(weights["pos_embed"])
-        if "pos_embed" in weights:
-            self.fit_positions(weights, "", grid, published=True)
-
-    def fit_positions(
-        self,
-        weights: dict[str, Tensor],
-        prefix: str,
-        grid: tuple[int, int] | None = None,
-        published: bool = False,
-    ) -> tuple[int, int] | None:
-        """Resize a checkpoint's position embeddings to this grid, in place.
-
-        Their own grid is what the checkpoint says. One that does not say is taken for square where
-        it comes from pretraining, whose crops are, or has another number of patches.
-
-        Args:
-            weights: A state dict.
-            prefix: Of this backbone's keys in it.
-            grid: The grid that the checkpoint says.
-            published: Whether the checkpoint is a pretrained backbone of somebody else's.
-
-        Returns:
-            The grid that they were taken for where nobody says it, else None.
-        """
-        found = weights.get(f"{prefix}pos_embed")
-        if found is None:
-            return None
-        count = found.shape[1] - self.positions.num_prefix if found.dim() == 3 else -1
-        own = self.positions.grid
-        square = count > 0 and math.isqrt(count) ** 2 == count
-        guessed = grid is None and count == own[0] * own[1] and not (published and square)
-        grid = own if guessed else grid
-        if grid != own:
-            weights[f"{prefix}pos_embed"] = read_pos_embed(found, self.positions, grid)
-        return own if guessed else None
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        *args: Any,
-        **kwargs: Any,
-    ) -> None:
-        self.fit_positions(state_dict, prefix, local_metadata.get(GRID_KEY))
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args, **kwargs)

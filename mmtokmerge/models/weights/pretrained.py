@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mmengine.model import initialize
+from mmengine.model import PretrainedInit, initialize
+from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
@@ -73,8 +74,13 @@ def load_pretrained(
     backbone: nn.Module,
     config: Mapping[str, Any],
     prepare: Prepare | None = None,
+    *,
+    training: bool = False,
 ) -> None:
-    """Load what a config of type 'Pretrained' names; see :func:`initialise`."""
+    """Load what a config of type 'Pretrained' names; see :func:`initialise`.
+
+    ``training`` is :func:`mmtokmerge.models.weights.fit.fit_weights`'s.
+    """
     path = config.get("checkpoint")
     if not isinstance(path, str) or not path:
         raise InputError(f"init_cfg.checkpoint must be a path or a URL, got {path!r}")
@@ -90,9 +96,54 @@ def load_pretrained(
         weights = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
         if not weights:
             raise InputError(f"init_cfg.prefix={prefix!r}: no key of {path} begins with it.")
-    fitted = fit_weights(backbone, weights, path, may_lack=is_threshold, prepare=prepare, grid=grid)
+    fitted = fit_weights(
+        backbone,
+        weights,
+        path,
+        training=training,
+        may_lack=is_threshold,
+        prepare=prepare,
+        grid=grid,
+    )
     say_notes(fitted)
     backbone.load_state_dict(fitted.weights, strict=False)
+
+
+class CheckedPretrained(PretrainedInit):
+    """mmengine's initialisation from a file, for modules that do not load by themselves.
+
+    A segmentor, a pose estimator, a head or a neck gets every weight that it has, or the run ends;
+    a backbone of another package gets what mmengine gives it, at least half of its weights.
+    """
+
+    def __call__(self, module: nn.Module) -> None:
+        """Load the file's weights.
+
+        Raises:
+            InputError: They do not fit the module.
+        """
+        config = {"checkpoint": self.checkpoint, "prefix": self.prefix}
+        name = type(module).__name__
+        if hasattr(module, "backbone"):
+            load_pretrained(module, config, training=True)
+        elif "Head" in name or "Neck" in name:
+            load_pretrained(module, config)
+        else:
+            before = {key: value.clone() for key, value in module.state_dict().items()}
+            super().__call__(module)
+            changed = sum(not v.equal(before[k]) for k, v in module.state_dict().items())
+            trained = sum(1 for _ in module.parameters())
+            if changed < trained / 2:
+                raise InputError(
+                    f"init_cfg.checkpoint {self.checkpoint} gave {name} {changed} of its {trained} "
+                    "weights: it is another model's, or its keys need init_cfg.prefix"
+                )
+
+
+def check_pretrained() -> None:
+    """Let every ``init_cfg`` of type 'Pretrained' be checked."""
+    for name in PRETRAINED:
+        WEIGHT_INITIALIZERS.register_module(name=name, module=CheckedPretrained, force=True)
 
 
 def read_thresholds(path: str, names: Sequence[str]) -> dict[str, float]:

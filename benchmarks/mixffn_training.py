@@ -166,6 +166,7 @@ def train(args: Namespace) -> None:
             continue
         runner = runner_of(args, name)
         load_weights(runner.model, args.checkpoint)
+        runner.model._is_init = True  # mmengine would draw the weights anew
         change(runner.model.backbone, name)
         runner.train()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import runpy
+import sys
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmtokmerge.commands.main import main
 from mmtokmerge.datasets.keypoints.jumper import JUMPER_KEYPOINTS, JUMPER_LINKS
 from mmtokmerge.datasets.keypoints.stick_figures import FigureSet, make_stick_figures
 from mmtokmerge.errors import InputError
 
-TOOLS = Path(__file__).resolve().parents[1] / "tools" / "dataset_converters"
 TEMPLATE = "{event}_{frame_num:05d}.jpg"
 
 
 def run_tool(name: str, *arguments: object) -> None:
-    runpy.run_path(str(TOOLS / name))["main"]([str(argument) for argument in arguments])
+    words = ["data", name.removesuffix(".py"), *(str(argument) for argument in arguments)]
+    with redirect_stderr(StringIO()) as errors:
+        status = main(words)
+    if status:
+        sys.exit(errors.getvalue().strip())
 
 
 def make_row(frame: int, start: float = 10.0, seen: int = 20) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from engine_helpers import ROOT, run_tool
 from PIL import Image
 
 from mmtokmerge.errors import InputError
-from mmtokmerge.inference.run import share
+from mmtokmerge.inference.run import own_device, share
 from mmtokmerge.inference.sources import Source, find_sources, frames_of, read_picture
 from mmtokmerge.inference.tiles import count_tiles, predict_tiles, tile_starts
 
@@ -135,7 +135,7 @@ def test_the_verb_by_a_presets_name(tmp_path: Path) -> None:
     first = run_tool("predict.py", *words, "--compare", "none")
     assert first.status == 0, first.output
     kinds = ("overlay", "labels", "tokens", "compare")
-    assert {p.name for p in out.iterdir()} == {f"{n}_{k}.png" for n in "ab" for k in kinds}
+    assert {p.name for p in out.glob("*.png")} == {f"{n}_{k}.png" for n in "ab" for k in kinds}
     labels = cv2.imread(str(out / "a_labels.png"), cv2.IMREAD_UNCHANGED)
     assert labels.shape == (96, 160) and labels.max() < 19
     (out / "b_labels.png").unlink()
@@ -168,3 +168,58 @@ def test_keypoints_as_json(tmp_path: Path) -> None:
     assert result.status == 0, result.output
     found = json.loads((tmp_path / "o/a_keypoints.json").read_text())
     assert len(found) == 1 and len(found[0]["keypoints"]) == 20
+
+
+def predict(*words: object) -> str:
+    """What `predict` prints, whether it ends well or not."""
+    result = run_tool("predict.py", "b0_demo_hq", WEIGHTS, *words)
+    return result.output
+
+
+def test_one_broken_picture_does_not_stop_the_others(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.png", "c.png"):
+        cv2.imwrite(str(folder / name), picture(64, 96))
+    (folder / "b.png").write_bytes(b"no picture")
+    said = predict(folder, "--out", out, "--tile", 64, "--overlap", 8)
+    assert "error: 1 of 3 inputs were left out" in said and "b.png is cut off" in said
+    assert {p.name for p in out.glob("*_labels.png")} == {"a_labels.png", "c_labels.png"}
+
+
+def test_results_of_other_settings_are_not_taken_for_these(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), picture(64, 96))
+    words = (tmp_path / "a.png", "--out", tmp_path / "out")
+    assert "1 pictures or frames" in predict(*words)
+    assert "1 of 1 are there already" in predict(*words)
+    said = predict(*words, "--compare", "none", "--tile", 64, "--overlap", 8)
+    assert "holds results of other settings" in said and "1 pictures or frames" in said
+    assert (tmp_path / "out" / "a_compare.png").is_file()
+
+
+def test_options_that_would_do_nothing_are_refused(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), picture(64, 96))
+    assert "does not go with --tile" in predict(tmp_path / "a.png", "--tokens", "--tile", 256)
+    assert "--compare is for pictures, but 0 is a video" in predict("0", "--compare", "none")
+
+
+def test_each_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert own_device("cuda") == "cuda"
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert (own_device("cuda"), own_device("cuda:1"), own_device("cpu")) == (
+        "cuda:3",
+        "cuda:1",
+        "cpu",
+    )
+
+
+def test_colours_are_laid_over_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmtokmerge.visualization import differences
+
+    image, labels = picture(70, 50), np.arange(3500).reshape(70, 50) % 5 - 1
+    palette = [[200, 10, 0], [3, 77, 9], [255, 255, 255]]
+    whole = image.astype(float)
+    known = (labels >= 0) & (labels < 3)
+    whole[known] = np.round(whole[known] * 0.25 + np.array(palette)[labels[known]] * 0.75)
+    monkeypatch.setattr(differences, "ROWS", 16)
+    assert np.array_equal(differences.colour_labels(image, labels, palette), whole)

@@ -36,6 +36,7 @@ VERBS = {
     "cost": "cost",
     "tables": "tables",
     "demo": "demo",
+    "data": "data",
 }
 """Each verb and its module in this folder, in the order of ``mmtokmerge --help``."""
 TOOLS = {
@@ -52,6 +53,10 @@ TOOLS = {
     "analyze_similarity.py": "analyze similarity",
     "visualize_tokens.py": "visualize",
     "demo.py": "demo",
+    "dataset_converters/demo_streets.py": "data demo_streets",
+    "dataset_converters/stick_figures.py": "data stick_figures",
+    "dataset_converters/camvid.py": "data camvid",
+    "dataset_converters/jbd.py": "data jbd",
 }
 """The scripts in ``tools/``, and the verb that each of them is."""
 
@@ -63,7 +68,8 @@ def console() -> int:
 
 def run_script(path: str) -> int:
     """A script of ``tools/``, given its own path."""
-    name = Path(path).name
+    tail = Path(path).resolve()
+    name = tail.name if tail.parent.name == "tools" else f"{tail.parent.name}/{tail.name}"
     return main([*TOOLS[name].split(), *sys.argv[1:]], program=f"python tools/{name}")
 
 
@@ -98,7 +104,7 @@ def make_parser(verb: str, program: str | None = None) -> argparse.ArgumentParse
     examples = getattr(module, "EXAMPLES", "")
     if program is None:
         examples = re.sub(
-            r"python tools/(\w+\.py)", lambda found: f"mmtokmerge {TOOLS[found[1]]}", examples
+            r"python tools/([\w/]+\.py)", lambda found: f"mmtokmerge {TOOLS[found[1]]}", examples
         )
     parser = argparse.ArgumentParser(
         prog=program or f"mmtokmerge {verb}",

@@ -12,6 +12,7 @@ from mmseg.datasets import ADE20KDataset as MMSegADE20K
 from mmseg.datasets import BaseSegDataset
 from mmseg.datasets import CityscapesDataset as MMSegCityscapes
 
+from mmtokmerge.datasets.drawn import how_to_make
 from mmtokmerge.datasets.transforms.files import read_image
 from mmtokmerge.datasets.transforms.load_annotations import IGNORE
 from mmtokmerge.errors import InputError
@@ -82,7 +83,8 @@ class CheckedFiles(BaseSegDataset):
 
     def _check_folder(self, key: str, folder: str | None) -> None:
         if folder and not fileio.isdir(folder, backend_args=self.backend_args):
-            raise InputError(f"{type(self).__name__}: {key} {folder} is not an existing folder")
+            what = f"{key} {folder} is not an existing folder{how_to_make(folder)}"
+            raise InputError(f"{type(self).__name__}: {what}")
 
     def _check_pairs(self, samples: list[dict], img_dir: str, ann_dir: str | None) -> None:
         images = {s["img_path"] for s in samples}

@@ -58,29 +58,98 @@ def predict(args: Namespace) -> dict[str, float]:
     is_pose = cfg.get("default_scope") == "mmpose"
     if is_pose and (args.tile or args.compare):
         raise InputError("--tile and --compare are for segmentation, but this config is of pose.")
+    refuse_for_these(args, sources, is_pose)
     mine = share(sources)
-    left = [source for source in mine if args.again or not finished(args.out, source, is_pose)]
     console = make_console()
+    if not args.again and not Settings(args.out).same(args):
+        console.print(f"{args.out} holds results of other settings, which are made anew")
+        args.again = True
+    left = [source for source in mine if args.again or not finished(args.out, source, is_pose)]
     if len(left) < len(mine):
         console.print(f"{len(mine) - len(left)} of {len(mine)} are there already (--again redoes)")
     if is_exported(args.checkpoint) and (args.tokens or args.compare):
         raise InputError(
             f"--tokens and --compare look into a model, and {args.checkpoint} is an exported file."
         )
-    loaded = load_model(cfg, args.checkpoint, args.device, exported=True)
+    loaded = load_model(cfg, args.checkpoint, own_device(args.device), exported=True)
+    Settings(args.out).write(args)
     worker = (_Pose if is_pose else _Segmentation)(loaded, cfg, args)
     total = sum(worker.steps(source) for source in left)
     start, frames = time.monotonic(), 0
+    broken: list[str] = []
     with progress_bar(console, "predicting", total, "steps") as advance:
         for source in left:
-            frames += worker.run(source, advance)
+            try:
+                frames += worker.run(source, advance)
+            except InputError as error:
+                broken.append(str(error))
     seconds = time.monotonic() - start
     console.print(
         f"{frames} pictures or frames in {seconds:.1f} s, {frames / max(seconds, 1e-9):.2f} a "
         f"second; results in {args.out}",
         soft_wrap=True,
     )
+    if broken:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise InputError(f"{len(broken)} of {len(left)} inputs were left out: {broken[0]}{more}")
     return {"frames": frames, "seconds": seconds}
+
+
+def refuse_for_these(args: Namespace, sources: list[Source], is_pose: bool) -> None:
+    """Raise InputError where an option would do nothing for an input, or not what it says."""
+    if args.tokens and args.tile:
+        raise InputError(
+            "--tokens draws what merges in one whole picture: it does not go with --tile."
+        )
+    if args.tokens and is_pose:
+        raise InputError("--tokens draws a segmentor's tokens, but this config is of pose.")
+    video = next((source for source in sources if source.is_video), None)
+    for name in ("tokens", "compare", "tile"):
+        if video is not None and getattr(args, name):
+            raise InputError(f"--{name} is for pictures, but {video.path} is a video or camera.")
+
+
+def own_device(device: str) -> str:
+    """The device of this process: under torchrun or Slurm each takes a GPU of its own."""
+    rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID"))
+    return f"cuda:{rank}" if device == "cuda" and rank is not None else device
+
+
+class Settings:
+    """What the results in a folder were made with, so that others are not taken for them.
+
+    Args:
+        folder: Where predictions go.
+    """
+
+    EXTRA = ("tokens", "compare")  # more pictures beside the same results
+    KEYS = ("config", "cfg_options", "tile", "overlap", "min_score", *EXTRA)
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / ".predict.json"
+
+    def same(self, args: Namespace) -> bool:
+        """Whether the folder's results, if there are any, were made with these arguments."""
+        if not self.path.is_file():
+            return True
+        try:
+            before, now = json.loads(self.path.read_text()), self._of(args)
+            extra = {key: before.pop(key) for key in self.EXTRA}
+        except (ValueError, KeyError, AttributeError):
+            return False
+        asked = {key: now.pop(key) for key in self.EXTRA}
+        return before == now and all(asked[key] in (None, False, extra[key]) for key in asked)
+
+    def write(self, args: Namespace) -> None:
+        """Note the arguments."""
+        write_json(self.path, self._of(args))
+
+    def _of(self, args: Namespace) -> Any:
+        checkpoint = Path(args.checkpoint)
+        stat = checkpoint.stat() if checkpoint.is_file() else None
+        facts = [str(args.checkpoint), stat and stat.st_size, stat and stat.st_mtime_ns]
+        found = {key: getattr(args, key, None) for key in self.KEYS}
+        return json.loads(json.dumps({**found, "checkpoint": facts}, default=str))
 
 
 def share(sources: list[Source]) -> list[Source]:
@@ -92,6 +161,8 @@ def share(sources: list[Source]) -> list[Source]:
 
 def finished(out: Path, source: Source, is_pose: bool) -> bool:
     """Whether a source's last result is there: a run that was stopped goes on behind it."""
+    if source.is_camera:
+        return False
     if source.is_video:
         return (out / f"{source.name}.done").is_file()
     return (out / f"{source.name}{KEYPOINTS if is_pose else LABELS}").is_file()
@@ -158,18 +229,15 @@ class _Segmentation(_Worker):
     def steps(self, source: Source) -> int:
         if source.is_video or not self.args.tile:
             return super().steps(source)
-        shape = next(iter(frames_of(source))).shape
+        try:
+            shape = next(iter(frames_of(source))).shape
+        except InputError:  # said when its turn comes
+            return 0
         return count_tiles(shape, self.args.tile, self.args.overlap)
 
     def picture(self, picture: np.ndarray, name: str, advance: Callable[[], None]) -> None:
         rgb = picture[..., ::-1]
-        if self.args.tile:
-            labels = predict_tiles(
-                picture, self.predictor.scores, self.args.tile, self.args.overlap, advance
-            )
-        else:
-            labels = self.predictor.labels(picture)
-            advance()
+        labels = self._labels(picture, advance)
         kind = np.uint8 if len(self.predictor.classes) <= 256 else np.uint16
         write_picture(
             self.out / f"{name}{OVERLAY}", colour_labels(rgb, labels, self.predictor.palette, 0.5)
@@ -180,6 +248,17 @@ class _Segmentation(_Worker):
             self._compare(picture, labels, name)
         # Written last: a picture whose labels are there is finished.
         write_picture(self.out / f"{name}{LABELS}", labels.astype(kind))
+
+    def _labels(
+        self, picture: np.ndarray, advance: Callable[[], None] = lambda: None
+    ) -> np.ndarray:
+        if self.args.tile:
+            return predict_tiles(
+                picture, self.predictor.scores, self.args.tile, self.args.overlap, advance
+            )
+        labels = self.predictor.labels(picture)
+        advance()
+        return labels
 
     def overlay(self, picture: np.ndarray) -> tuple[np.ndarray, Any]:
         labels = self.predictor.labels(picture)
@@ -200,7 +279,7 @@ class _Segmentation(_Worker):
         elif other:
             context = merging_as(self.model, other)
         with context:
-            reference = self.predictor.labels(picture)
+            reference = self._labels(picture)
         changed = 100 * float(differing(labels, reference).mean())
         figure = difference_figure(
             np.ascontiguousarray(picture[..., ::-1]),

@@ -32,6 +32,11 @@ class Source:
     name: str
     is_video: bool = False
 
+    @property
+    def is_camera(self) -> bool:
+        """Whether it is a camera, which shows something else each time."""
+        return self.is_video and self.path.isdigit()
+
 
 def find_sources(words: Iterable[str]) -> list[Source]:
     """What is meant by files, folders, globs and camera numbers.

@@ -52,7 +52,7 @@ def predict_tiles(
     labels: np.ndarray | None = None
     tops = tile_starts(height, tile, overlap)
     lefts = tile_starts(width, tile, overlap)
-    sums: np.ndarray | None = None  # scores (classes, rows, W) from the row `done` on
+    sums: np.ndarray | None = None  # scores (classes, tile, W) from the row `done` on
     done = 0
     for number, top in enumerate(tops):
         bottom = min(top + tile, height)
@@ -60,11 +60,8 @@ def predict_tiles(
             part = picture[top:bottom, left : left + tile]
             scores = predict(part)
             if sums is None:
-                sums = np.zeros((len(scores), bottom - done, width), np.float32)
+                sums = np.zeros((len(scores), min(tile, height), width), np.float32)
                 labels = np.zeros((height, width), np.uint8 if len(scores) <= 256 else np.uint16)
-            elif sums.shape[1] < bottom - done:
-                more = np.zeros((len(scores), bottom - done - sums.shape[1], width), np.float32)
-                sums = np.concatenate([sums, more], axis=1)
             weights = edge_weights(part.shape[0], part.shape[1])
             rows = slice(top - done, bottom - done)
             sums[:, rows, left : left + part.shape[1]] += scores * weights
@@ -73,7 +70,9 @@ def predict_tiles(
         if sums is not None and labels is not None:
             ready = following - done
             labels[done:following] = sums[:, :ready].argmax(0)
-            sums = sums[:, ready:]
+            for plane in sums:  # one by one: numpy copies what overlaps
+                plane[: len(plane) - ready] = plane[ready:]
+                plane[len(plane) - ready :] = 0
         done = following
     if labels is None:
         raise InputError("The picture has no pixels.")

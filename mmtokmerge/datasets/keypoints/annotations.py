@@ -10,6 +10,7 @@ from typing import Any
 
 import mmengine.fileio as fileio
 
+from mmtokmerge.datasets.drawn import how_to_make
 from mmtokmerge.errors import InputError
 
 Table = list[dict[str, Any]]
@@ -24,7 +25,8 @@ def read_json(path: str, what: str) -> Any:
     try:
         return json.loads(fileio.get_text(path))
     except OSError as error:
-        raise InputError(f"cannot read {what} {path}: {error.strerror or error}") from error
+        why = f"{error.strerror or error}{how_to_make(path)}"
+        raise InputError(f"cannot read {what} {path}: {why}") from error
     except ValueError as error:
         raise InputError(f"{what} {path} is not JSON, or is cut off: {error}") from error
 

@@ -11,6 +11,7 @@ import mmengine.fileio as fileio
 from mmengine.logging import print_log
 from mmpose.datasets.datasets.base import BaseCocoStyleDataset
 
+from mmtokmerge.datasets.drawn import how_to_make
 from mmtokmerge.datasets.keypoints.annotations import (
     check_detections,
     mend_annotations,
@@ -41,7 +42,9 @@ class CheckedKeypoints(BaseCocoStyleDataset):
         content = read_json(source, "annotation file")
         folder = self.data_prefix["img"]
         if not fileio.isdir(folder):
-            raise InputError(f"{name}: data_prefix.img {folder} is not an existing folder")
+            raise InputError(
+                f"{name}: data_prefix.img {folder} is not an existing folder{how_to_make(folder)}"
+            )
         boxes = read_detections(self.bbox_file) if self.bbox_file else None
         mended = mend_annotations(
             content,

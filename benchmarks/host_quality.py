@@ -15,8 +15,12 @@ trained for a while:
 transformers' `SegformerForSemanticSegmentation` and segmentation_models_pytorch's `Segformer` get
 the weights tensor by tensor and merge by `mmtokmerge.apply`. Images are resized to the shape, whose
 sides segmentation_models_pytorch wants to be multiples of 32; logits of all are upsampled alike
-(segmentation_models_pytorch's own last upsampling aligns corners and is left out). Run it with
-.venv-hosts/bin/python for the newest packages; rows of other packages in OUT stay.
+(segmentation_models_pytorch's own last upsampling aligns corners and is left out). mmseg does not
+import beside transformers 5, so the package is borrowed from `make test-hosts`'s environment:
+
+    mkdir borrowed
+    ln -s $PWD/.venv-hosts/lib/python3.11/site-packages/segmentation_models_pytorch* borrowed
+    PYTHONPATH=borrowed python benchmarks/host_quality.py compare ...
 """
 
 from __future__ import annotations

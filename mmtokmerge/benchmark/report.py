@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,6 +15,8 @@ from rich.table import Table
 from mmtokmerge.benchmark.options import Settings
 from mmtokmerge.benchmark.result import Result
 from mmtokmerge.measure.machine import slug
+from mmtokmerge.reporting.files import write_text
+from mmtokmerge.reporting.tables import csv_text
 
 RESULTS = Path("benchmarks/results")
 MOST_RATIOS = 3  # more have a table of their own
@@ -169,8 +170,7 @@ def save_json(
     content = dict(
         machine=machine, settings=asdict(settings), results=[_record(each) for each in results]
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _record(result: Result) -> dict[str, Any]:
@@ -189,11 +189,8 @@ def save_csv(
     """Write one row for each model and shape, each with the machine and the versions."""
     baselines = baselines_of(results)
     rows = [_row(result, baselines, settings, machine) for result in results]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    lines = [["" if value is None else value for value in row.values()] for row in rows]
+    write_text(path, csv_text(list(rows[0]), lines))
 
 
 def _row(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mmtokmerge.errors import InputError
 from mmtokmerge.measure.machine import slug
+from mmtokmerge.reporting.files import write_text
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 RATIO = "speedup_over_"
@@ -80,7 +81,7 @@ def write_between_markers(path: Path, text: str) -> bool:
         )
     new = f"{before}{BEGIN}\n{text}\n{END}{after}"
     if new != old:
-        path.write_text(new, encoding="utf-8")
+        write_text(path, new)
     return new != old
 
 

@@ -1,4 +1,8 @@
-"""Registered datasets and transforms; those for segmentation need MMSegmentation."""
+"""Registered datasets and transforms; those for segmentation need MMSegmentation.
+
+What reads, checks and draws files; nothing here knows a model. ``keypoints`` and ``streets`` need
+no mm* package, ``pose`` needs MMPose and is imported when one of its types is asked for.
+"""
 
 from __future__ import annotations
 

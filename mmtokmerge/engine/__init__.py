@@ -1,4 +1,8 @@
-"""Launching, resuming and checkpoints: what the train and test tools stand on."""
+"""Launching, resuming and checkpoints: what the train and test tools stand on.
+
+Configs are read and checked here, models are built and loaded; what a model computes lives in
+``models``, what is measured of it above. Hooks have a folder of their own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Registered metrics; those for segmentation need MMSegmentation."""
+"""Registered metrics; those for segmentation need MMSegmentation.
+
+Numbers from predictions and labels, and intervals of their differences: no model, no clock.
+"""
 
 from __future__ import annotations
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import math
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mmtokmerge.errors import InputError
 from mmtokmerge.merging.grid import constant_of_grid
+
+if TYPE_CHECKING:
+    import numpy as np
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +87,7 @@ def _growing_on(own: int, wanted: int, device: torch.device, dtype: torch.dtype)
 @lru_cache(maxsize=16)
 def growing(own: int, wanted: int) -> np.ndarray[Any, Any]:
     """What resizes an axis of ``own`` patches to more: ``(2 * wanted - 1, 2 * own - 1)``."""
+    import numpy as np  # scipy's splines are on its arrays, and a grid of its own needs neither
     from scipy.interpolate import make_interp_spline
 
     ratio, steps = _ratio(own - 1, wanted - 1), np.arange(own - 1)

@@ -1,4 +1,8 @@
-"""Token merging in plain torch: assignments, matchers, settings and their cost."""
+"""Token merging in plain torch: assignments, matchers, settings and their cost.
+
+Maps from tokens to groups and what is done with them. No parameters, no attention and no layers:
+those are ``layers``'.
+"""
 
 from mmtokmerge.merging.assignment import TokenAssignment
 from mmtokmerge.merging.bipartite import bipartite_matching

@@ -1,4 +1,8 @@
-"""Registered models: importing this module fills the ``MODELS`` registry."""
+"""Registered models: importing this module fills the ``MODELS`` registry.
+
+What mmengine builds from a config, and how weights reach it. Layers and merging are ``layers``' and
+``merging``'s, which need no mm* package.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Pictures of merged tokens and of how two models' predictions differ."""
+"""Pictures of merged tokens and of how two models' predictions differ.
+
+Pixels from arrays and assignments; running a model and choosing images is done by who asks.
+"""
 
 from __future__ import annotations
 

@@ -313,8 +313,8 @@ def _check_rates(model: nn.Module, sizes: Sizes) -> None:
         setting = getattr(module, "merging", None)
         if not isinstance(setting, StageMerging):
             continue
-        for matcher in (setting.q, setting.kv):
-            if matcher is not None and not same_share(matcher.rate, most):
+        for matcher in setting.bipartite:
+            if not same_share(matcher.rate, most):
                 raise InputError(
                     f"a rate of {matcher.rate} rounds differently in a file for several sizes: "
                     "take --static, or a rate of fewer decimals"

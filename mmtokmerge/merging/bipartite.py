@@ -80,30 +80,74 @@ def bipartite_matching(
     """
     if sum(given is not None for given in (rate, threshold, count)) != 1:
         raise ValueError("bipartite_matching takes one of rate=, threshold= and count=")
+    if rate is None and (hw is not None or stride is not None):
+        raise ValueError("matching along the sequence takes no hw and no stride")
+    if rate is None and (destination, match) != (DESTINATIONS[0], MATCHES[0]):
+        raise ValueError("destination and match go with rate=")
+    if threshold is None and (sizes is not None or share_count or most is not None):
+        raise ValueError("sizes, share_count and most go with threshold=")
+    if threshold is not None:
+        return match_by_threshold(x, threshold, sizes=sizes, share_count=share_count, most=most)
+    if count is not None:
+        return match_by_count(x, count)
+    assert rate is not None
+    cells = (2, 2) if stride is None else stride
+    return match_by_rate(x, hw, rate=rate, stride=cells, destination=destination, match=match)
+
+
+@torch.no_grad()
+def match_by_rate(
+    x: Tensor,
+    hw: tuple[int, int] | None,
+    *,
+    rate: float,
+    stride: int | tuple[int, int] = (2, 2),
+    destination: str = "corner",
+    match: str = "global",
+) -> TokenAssignment:
+    """Match tokens of a grid by rate; see :func:`bipartite_matching`."""
+    _check_tokens(x)
+    check_choice("destination", destination, DESTINATIONS)
+    check_choice("match", match, MATCHES)
+    if hw is None or hw[0] * hw[1] != x.shape[1]:
+        raise ValueError(f"matching by rate needs the grid of {x.shape[1]} tokens, got hw={hw}")
+    cell = check_rate(rate, stride)
+    return _by_rate(x, (hw[0], hw[1]), rate, cell, destination, match)
+
+
+@torch.no_grad()
+def match_by_threshold(
+    x: Tensor,
+    threshold: float | Tensor,
+    *,
+    sizes: Tensor | None = None,
+    share_count: bool = False,
+    most: int | None = None,
+) -> TokenAssignment:
+    """Match tokens of a sequence by a threshold; see :func:`bipartite_matching`."""
+    _check_tokens(x)
+    if sizes is not None and sizes.shape != x.shape[:2]:
+        raise ValueError(
+            f"sizes must be {tuple(x.shape[:2])}, one for each token, got {tuple(sizes.shape)}"
+        )
+    return _along_sequence(x, sizes, _above(threshold, share_count), None, most)
+
+
+@torch.no_grad()
+def match_by_count(x: Tensor, count: int) -> TokenAssignment:
+    """Match so many tokens of a sequence; see :func:`bipartite_matching`."""
+    _check_tokens(x)
+    sources = (x.shape[1] + 1) // 2 if x.shape[1] > 1 else 0
+    if not 0 <= count <= sources:
+        raise InputError(f"count={count} sources cannot merge: {x.shape[1]} tokens have {sources}")
+    if count == 0:
+        return TokenAssignment.identity(x.shape[1], x.device)
+    return _along_sequence(x, None, _most(count), count)
+
+
+def _check_tokens(x: Tensor) -> None:
     if x.dim() != 3 or x.shape[1] < 1:
         raise ValueError(f"bipartite_matching takes tokens (B, N, C), got {tuple(x.shape)}")
-    with torch.no_grad():
-        if rate is None and (hw is not None or stride is not None):
-            raise ValueError("matching along the sequence takes no hw and no stride")
-        check_choice("destination", destination, DESTINATIONS)
-        check_choice("match", match, MATCHES)
-        if rate is None and (destination, match) != (DESTINATIONS[0], MATCHES[0]):
-            raise ValueError("destination and match go with rate=")
-        if threshold is None and (sizes is not None or share_count or most is not None):
-            raise ValueError("sizes, share_count and most go with threshold=")
-        if threshold is not None:
-            if sizes is not None and sizes.shape != x.shape[:2]:
-                raise ValueError(
-                    f"sizes must be {tuple(x.shape[:2])}, one for each token, "
-                    f"got {tuple(sizes.shape)}"
-                )
-            return _along_sequence(x, sizes, _above(threshold, share_count), None, most)
-        if count is not None:
-            return _by_count(x, count)
-        if rate is None or hw is None or hw[0] * hw[1] != x.shape[1]:
-            raise ValueError(f"matching by rate needs the grid of {x.shape[1]} tokens, got hw={hw}")
-        cell = check_rate(rate, (2, 2) if stride is None else stride)
-        return _by_rate(x, (hw[0], hw[1]), rate, cell, destination, match)
 
 
 def check_rate(
@@ -205,15 +249,6 @@ def _on_grid(
     else:
         similarity, best = most_similar(x, targets)
     return similarity.where(sources, torch.inf), best.where(sources, own)
-
-
-def _by_count(x: Tensor, count: int) -> TokenAssignment:
-    sources = (x.shape[1] + 1) // 2 if x.shape[1] > 1 else 0
-    if not 0 <= count <= sources:
-        raise InputError(f"count={count} sources cannot merge: {x.shape[1]} tokens have {sources}")
-    if count == 0:
-        return TokenAssignment.identity(x.shape[1], x.device)
-    return _along_sequence(x, None, _most(count), count)
 
 
 def _along_sequence(

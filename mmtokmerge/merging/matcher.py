@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmtokmerge.merging.assignment import TokenAssignment
 from mmtokmerge.merging.bilinear_pooling import bilinear_pooling
-from mmtokmerge.merging.bipartite import DESTINATIONS, MATCHES, bipartite_matching, merged_tokens
+from mmtokmerge.merging.bipartite import DESTINATIONS, MATCHES, match_by_rate, merged_tokens
 from mmtokmerge.merging.grid import clip
 from mmtokmerge.merging.neighbour_pooling import neighbour_pooling
 from mmtokmerge.merging.neighbourhood import AROUND, comparisons_around
@@ -17,50 +17,44 @@ UNMERGES = ("copy", "bilinear")
 
 
 @dataclass(frozen=True)
-class Matcher:
-    """One way of merging the tokens of a grid, fixed by a config.
+class BipartiteMatcher:
+    """Bipartite soft matching by rate ('bsm'; Segformer++, section III-B), fixed by a config.
 
     Args:
-        mode: 'bsm' (bipartite soft matching by rate), 'n1d' or 'n2d' (neighbours).
-        stride: Destination cell or pooling cell ``(sy, sx)``; ``(1, k)`` for 'n1d'.
-        rate: Fraction of tokens removed, 'bsm' only.
-        destination: Which token of a cell is the destination, 'bsm' only.
-        match: Which destinations a token is compared with, 'bsm' only.
-        unmerge: How tokens come back, 'copy' or 'bilinear' for 'n2d', 'copy' for all else.
+        rate: Fraction of tokens removed.
+        stride: Destination cell ``(sy, sx)``.
+        destination: Which token of a cell is the destination, 'corner' or 'centre'.
+        match: Which destinations a token is compared with, 'global' or 'local'.
     """
 
-    mode: str
+    rate: float
     stride: tuple[int, int]
-    rate: float = 0.0
     destination: str = DESTINATIONS[0]
     match: str = MATCHES[0]
-    unmerge: str = UNMERGES[0]
+
+    @property
+    def mode(self) -> str:
+        """What configs call it."""
+        return "bsm"
 
     def assign(self, x: Tensor, hw: tuple[int, int]) -> TokenAssignment:
         """Group the tokens ``x (B, N, C)`` of the grid ``hw``."""
-        if self.mode == "bsm":
-            return bipartite_matching(
-                x,
-                hw,
-                rate=self.rate,
-                stride=self.stride,
-                destination=self.destination,
-                match=self.match,
-            )
-        pool = bilinear_pooling if self.unmerge == "bilinear" else neighbour_pooling
-        return pool(self._cell_grid(hw), kernel=self.stride, device=x.device)
+        return match_by_rate(
+            x,
+            hw,
+            rate=self.rate,
+            stride=self.stride,
+            destination=self.destination,
+            match=self.match,
+        )
 
     def num_groups(self, hw: tuple[int, int]) -> int:
         """How many groups :meth:`assign` makes of the grid ``hw``."""
-        if self.mode == "bsm":
-            return hw[0] * hw[1] - merged_tokens(hw, self.rate, self.stride)
-        h, w = self._cell_grid(hw)
-        sy, sx = clip(self.stride, (h, w))
-        return -(-h // sy) * -(-w // sx)
+        return hw[0] * hw[1] - merged_tokens(hw, self.rate, self.stride)
 
     def num_destinations(self, hw: tuple[int, int]) -> int:
         """How many destinations each token of the grid ``hw`` is compared with."""
-        if self.mode != "bsm" or merged_tokens(hw, self.rate, self.stride) == 0:
+        if merged_tokens(hw, self.rate, self.stride) == 0:
             return 0
         if self.match == "local":
             return AROUND
@@ -74,8 +68,51 @@ class Matcher:
             return comparisons_around(hw, clip(self.stride, hw))
         return hw[0] * hw[1] * destinations
 
+
+@dataclass(frozen=True)
+class CellPooling:
+    """Neighbours merge, whatever they look like ('n2d', 'n1d'; Segformer++, section III-C).
+
+    Args:
+        kernel: Cell ``(ky, kx)`` that becomes one token; ``(1, k)`` along the sequence.
+        unmerge: How tokens come back, 'copy' or 'bilinear', which needs a grid.
+        along_sequence: Cells are runs of the raster sequence ('n1d'), not of the grid.
+    """
+
+    kernel: tuple[int, int]
+    unmerge: str = UNMERGES[0]
+    along_sequence: bool = False
+
+    @property
+    def mode(self) -> str:
+        """What configs call it."""
+        return "n1d" if self.along_sequence else "n2d"
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """The cell, as configs name it."""
+        return self.kernel
+
+    def assign(self, x: Tensor, hw: tuple[int, int]) -> TokenAssignment:
+        """Group the tokens ``x (B, N, C)`` of the grid ``hw``."""
+        pool = bilinear_pooling if self.unmerge == "bilinear" else neighbour_pooling
+        return pool(self._cell_grid(hw), kernel=self.kernel, device=x.device)
+
+    def num_groups(self, hw: tuple[int, int]) -> int:
+        """How many groups :meth:`assign` makes of the grid ``hw``."""
+        h, w = self._cell_grid(hw)
+        ky, kx = clip(self.kernel, (h, w))
+        return -(-h // ky) * -(-w // kx)
+
+    def num_comparisons(self, hw: tuple[int, int]) -> int:
+        """No cosine is taken."""
+        return 0
+
     def _cell_grid(self, hw: tuple[int, int]) -> tuple[int, int]:
-        return (1, hw[0] * hw[1]) if self.mode == "n1d" else hw
+        return (1, hw[0] * hw[1]) if self.along_sequence else hw
+
+
+Matcher = BipartiteMatcher | CellPooling
 
 
 @dataclass(frozen=True)
@@ -93,3 +130,8 @@ class StageMerging:
     kv: Matcher | None = None
     proportional: bool = False
     reuse: int = 1
+
+    @property
+    def bipartite(self) -> list[BipartiteMatcher]:
+        """Those of its matchers that match by similarity."""
+        return [side for side in (self.q, self.kv) if isinstance(side, BipartiteMatcher)]

@@ -14,7 +14,7 @@ from mmtokmerge.layers.reducers import (
     ToMe,
 )
 from mmtokmerge.layers.reducers.base import CLASS_ATTENTION
-from mmtokmerge.merging import Matcher
+from mmtokmerge.merging import BipartiteMatcher, Matcher
 from mmtokmerge.models.policies import TokenSharing
 
 SHORT_NAMES = {ConditionalLocalPooling: "CLAP", GlobalBipartiteMerging: "GBM"}
@@ -69,7 +69,7 @@ def describe_reducer(reducer: Reducer) -> str:
 def describe_matcher(matcher: Matcher) -> str:
     """A matcher, such as 'bsm, rate 0.8, cells of 4×4'."""
     sy, sx = matcher.stride
-    rate = f" rate {matcher.rate:g}," if matcher.mode == "bsm" else ""
+    rate = f" rate {matcher.rate:g}," if isinstance(matcher, BipartiteMatcher) else ""
     return f"{matcher.mode},{rate} cells of {sy}×{sx}"
 
 

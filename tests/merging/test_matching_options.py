@@ -10,7 +10,7 @@ from reference import brute_force
 from reference.dispatch import Watch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mmtokmerge.merging import Matcher, bipartite_matching
+from mmtokmerge.merging import BipartiteMatcher, bipartite_matching
 
 STRIDES = [(2, 2), (4, 4), (3, 2), (1, 4)]
 
@@ -155,7 +155,7 @@ def test_comparisons(hw: tuple[int, int]) -> None:
     """Locally nine for each token of the cells, filled up; globally one for each destination."""
     sy, sx = min(2, hw[0]), min(2, hw[1])
     filled = -(-hw[0] // sy) * sy * -(-hw[1] // sx) * sx
-    local, all_of_them = Matcher("bsm", (2, 2), 0.5, match="local"), Matcher("bsm", (2, 2), 0.5)
+    local, all_of_them = BipartiteMatcher(0.5, (2, 2), match="local"), BipartiteMatcher(0.5, (2, 2))
     merges = int(hw[0] * hw[1] * 0.5) > 0
     assert local.num_comparisons(hw) == (9 * filled if merges else 0)
     wanted = hw[0] * hw[1] * (hw[0] // sy) * (hw[1] // sx)

@@ -7,13 +7,21 @@ from typing import Any
 import pytest
 import torch
 
-from mmtokmerge.merging import PRESETS, Matcher, StageMerging, neighbour_pooling, read_merging
+from mmtokmerge.merging import (
+    PRESETS,
+    BipartiteMatcher,
+    CellPooling,
+    Matcher,
+    StageMerging,
+    neighbour_pooling,
+    read_merging,
+)
 
-Q_HQ = Matcher("bsm", (4, 4), 0.8)
-Q_FAST = Matcher("bsm", (4, 4), 0.9)
-KV_HQ = Matcher("bsm", (2, 2), 0.6)
-KV_FAST = Matcher("bsm", (4, 4), 0.9)
-Q_N2D = Matcher("n2d", (2, 2))
+Q_HQ = BipartiteMatcher(0.8, (4, 4))
+Q_FAST = BipartiteMatcher(0.9, (4, 4))
+KV_HQ = BipartiteMatcher(0.6, (2, 2))
+KV_FAST = BipartiteMatcher(0.9, (4, 4))
+Q_N2D = CellPooling((2, 2))
 
 
 def stages(**first: Any) -> list[dict[str, Any]]:
@@ -35,7 +43,7 @@ def test_the_papers_presets_are_not_proportional(name: str) -> None:
 
 
 def test_plus_pools_queries_and_weighs_keys_in_the_first_stages() -> None:
-    keys = Matcher("bsm", (4, 4), 0.8)
+    keys = BipartiteMatcher(0.8, (4, 4))
     first = StageMerging(q=Q_N2D, kv=keys, proportional=True)
     assert read_merging("plus") == [first] * 2 + [StageMerging(q=Q_FAST)] * 2
 
@@ -50,18 +58,18 @@ def test_every_key_is_read() -> None:
         kv_stride=[1, 4],
         proportional=True,
     )
-    expected = StageMerging(Matcher("bsm", (3, 2), 0.5), Matcher("bsm", (1, 4), 0.25), True)
+    expected = StageMerging(BipartiteMatcher(0.5, (3, 2)), BipartiteMatcher(0.25, (1, 4)), True)
     assert read_merging(stages(**stage))[0] == expected
 
 
 def test_a_rate_alone_means_matching() -> None:
     read = read_merging(stages(r_q=0.5, r_kv=0.9, kv_stride=4))[0]
-    assert read == StageMerging(Matcher("bsm", (2, 2), 0.5), Matcher("bsm", (4, 4), 0.9))
+    assert read == StageMerging(BipartiteMatcher(0.5, (2, 2)), BipartiteMatcher(0.9, (4, 4)))
 
 
 def test_modes_on_both_sides() -> None:
     read = read_merging(stages(q_mode="n1d", q_stride=3, kv_mode="n2d", kv_stride=(2, 1)))[0]
-    assert read == StageMerging(Matcher("n1d", (1, 3)), Matcher("n2d", (2, 1)))
+    assert read == StageMerging(CellPooling((1, 3), along_sequence=True), CellPooling((2, 1)))
 
 
 @pytest.mark.parametrize("nothing", [{}, dict(q_mode=None), dict(r_q=0.0, r_kv=0)])
@@ -72,13 +80,13 @@ def test_nothing_to_merge(nothing: dict[str, Any]) -> None:
 def test_options_beyond_the_paper() -> None:
     stage = dict(r_q=0.9, q_stride=4, r_kv=0.5, destination="centre", match="local", reuse=3)
     read = read_merging(stages(**stage))[0]
-    assert read.q == Matcher("bsm", (4, 4), 0.9, "centre", "local")
-    assert read.kv == Matcher("bsm", (2, 2), 0.5, "centre", "local")
+    assert read.q == BipartiteMatcher(0.9, (4, 4), "centre", "local")
+    assert read.kv == BipartiteMatcher(0.5, (2, 2), "centre", "local")
     assert read.reuse == 3
     mixed = dict(q_mode="n2d", unmerge="bilinear", r_kv=0.5, match="local", proportional=True)
     read = read_merging(stages(**mixed))[0]
-    assert read.q == Matcher("n2d", (2, 2), unmerge="bilinear")
-    assert read.kv == Matcher("bsm", (2, 2), 0.5, match="local")
+    assert read.q == CellPooling((2, 2), unmerge="bilinear")
+    assert read.kv == BipartiteMatcher(0.5, (2, 2), match="local")
     assert read.proportional
     assert read_merging(stages(**stage), proportional=True)[0].reuse == 3
 
@@ -180,8 +188,8 @@ def test_wrong_switch() -> None:
 @pytest.mark.parametrize("hw", [(8, 8), (7, 9), (3, 3), (1, 5), (1, 1), (2, 11)])
 @pytest.mark.parametrize(
     "matcher",
-    [KV_HQ, Q_HQ, Q_N2D, Matcher("n1d", (1, 3)), Matcher("bsm", (3, 2), 0.5)],
-    ids=lambda m: f"{m.mode}-{m.stride}-{m.rate}",
+    [KV_HQ, Q_HQ, Q_N2D, CellPooling((1, 3), along_sequence=True), BipartiteMatcher(0.5, (3, 2))],
+    ids=lambda m: f"{m.mode}-{m.stride}",
 )
 def test_counts_are_those_of_the_assignment(matcher: Matcher, hw: tuple[int, int]) -> None:
     x = torch.randn(1, hw[0] * hw[1], 4)
@@ -191,7 +199,7 @@ def test_counts_are_those_of_the_assignment(matcher: Matcher, hw: tuple[int, int
 def test_n1d_runs_along_the_raster_sequence() -> None:
     """Runs of three cross the row's end on a grid of 2x4; n2d's cells do not."""
     x = torch.randn(1, 8, 2)
-    run = Matcher("n1d", (1, 3)).assign(x, (2, 4))
+    run = CellPooling((1, 3), along_sequence=True).assign(x, (2, 4))
     assert run.groups.tolist() == [[0, 0, 0, 1, 1, 1, 2, 2]]
-    cells = Matcher("n2d", (1, 3)).assign(x, (2, 4))
+    cells = CellPooling((1, 3)).assign(x, (2, 4))
     assert cells.groups.tolist() == neighbour_pooling((2, 4), kernel=(1, 3)).groups.tolist()

@@ -9,7 +9,7 @@ from typing import Any
 from mmtokmerge.analysis.front_plot import Curve, Mark
 from mmtokmerge.analysis.rates.search import RateSearch, Tested
 from mmtokmerge.analysis.rates.space import Merging, merging_config, presets
-from mmtokmerge.merging import Matcher, StageMerging
+from mmtokmerge.merging import CellPooling, Matcher, StageMerging
 from mmtokmerge.reporting.tables import signed
 
 HEADS = ("setting", "mIoU", "mIoU\nchange", "GFLOPs", "GFLOPs\nchange", "ms", "throughput")
@@ -31,12 +31,11 @@ def describe(merging: Merging) -> str:
 
 def _describe_stage(stage: StageMerging) -> str:
     words = [_describe_side(name, side) for name, side in (("q", stage.q), ("kv", stage.kv))]
-    sides = [side for side in (stage.q, stage.kv) if side is not None]
     letters = {
         "p": stage.proportional,
-        "c": any(side.destination == "centre" for side in sides),
-        "l": any(side.match == "local" for side in sides),
-        "b": any(side.unmerge == "bilinear" for side in sides),
+        "c": any(side.destination == "centre" for side in stage.bipartite),
+        "l": any(side.match == "local" for side in stage.bipartite),
+        "b": isinstance(stage.q, CellPooling) and stage.q.unmerge == "bilinear",
         f"u{stage.reuse}": stage.reuse > 1,
     }
     words.append("".join(letter for letter, holds in letters.items() if holds))
@@ -47,7 +46,7 @@ def _describe_side(name: str, side: Matcher | None) -> str:
     if side is None:
         return ""
     sy, sx = side.stride
-    if side.mode != "bsm":
+    if isinstance(side, CellPooling):
         return f"{name}{sy}x{sx}"
     return f"{name}{side.rate:g}/{sy if sy == sx else f'{sy}x{sx}'}".replace("0.", ".", 1)
 

@@ -7,7 +7,14 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from mmtokmerge.merging import PRESETS, Matcher, StageMerging, read_merging
+from mmtokmerge.merging import (
+    PRESETS,
+    BipartiteMatcher,
+    CellPooling,
+    Matcher,
+    StageMerging,
+    read_merging,
+)
 from mmtokmerge.merging.bipartite import DESTINATIONS, MATCHES
 from mmtokmerge.merging.matcher import UNMERGES
 from mmtokmerge.merging.segformer.presets import OPTIONS
@@ -19,10 +26,10 @@ RATES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 STRIDES = (2, 3, 4, 6, 8)
 POOLS = (2, 3, 4)
 NEW = (
-    Matcher("bsm", (2, 2), 0.6),
-    Matcher("bsm", (4, 4), 0.8),
-    Matcher("bsm", (4, 4), 0.9),
-    Matcher("n2d", (2, 2)),
+    BipartiteMatcher(0.6, (2, 2)),
+    BipartiteMatcher(0.8, (4, 4)),
+    BipartiteMatcher(0.9, (4, 4)),
+    CellPooling((2, 2)),
 )
 """What a side that merged nothing may begin with: the paper's table I."""
 
@@ -79,7 +86,9 @@ def merges_no_more(less: Merging, more: Merging) -> bool:
 def _side_no_more(less: Matcher | None, more: Matcher | None) -> bool:
     if less is None or more is None:
         return less is None
-    return less.rate <= more.rate and replace(less, rate=more.rate) == more
+    if isinstance(less, BipartiteMatcher) and isinstance(more, BipartiteMatcher):
+        return less.rate <= more.rate and replace(less, rate=more.rate) == more
+    return less == more
 
 
 def _stage_config(stage: StageMerging) -> dict[str, Any]:
@@ -88,7 +97,7 @@ def _stage_config(stage: StageMerging) -> dict[str, Any]:
     for name, side in (("q", stage.q), ("kv", stage.kv)):
         if side is None:
             continue
-        if side.mode == "bsm":
+        if isinstance(side, BipartiteMatcher):
             config[f"r_{name}"] = side.rate
             options.update(destination=side.destination, match=side.match)
         else:
@@ -117,12 +126,11 @@ def _side_changes(side: Matcher | None) -> Iterator[Matcher | None]:
         yield from NEW
         return
     yield None
-    if side.mode != "bsm":
-        yield from (new for new in NEW if new.mode == "bsm")
-        for cell in _steps(POOLS, side.stride):
-            yield replace(side, mode="n2d", stride=cell)
+    yield from (new for new in NEW if type(new) is not type(side))
+    if isinstance(side, CellPooling):
+        for cell in _steps(POOLS, side.kernel):
+            yield replace(side, kernel=cell, along_sequence=False)
         return
-    yield from (new for new in NEW if new.mode != "bsm")
     yield _step_rate(side, 1)
     yield _step_rate(side, -1)
     for stride in _steps(STRIDES, side.stride):
@@ -132,7 +140,7 @@ def _side_changes(side: Matcher | None) -> Iterator[Matcher | None]:
             yield replace(side, stride=stride, rate=side.rate if kept else within[-1])
 
 
-def _step_rate(side: Matcher, direction: int) -> Matcher:
+def _step_rate(side: BipartiteMatcher, direction: int) -> BipartiteMatcher:
     """The next rate up or down that the stride can reach; the same where there is none."""
     reach = _reach(side.stride)
     beyond = [r for r in RATES if direction * (r - side.rate) > 1e-9 and r <= reach]
@@ -154,22 +162,20 @@ def _reach(stride: tuple[int, int]) -> float:
 
 def _settle(stage: StageMerging, before: StageMerging | None = None) -> StageMerging:
     """Drop what would do nothing, and let both sides match as ``before`` did."""
-    sides = [side for side in (stage.q, stage.kv) if side is not None and side.mode == "bsm"]
-    if before is not None and sides:
-        old = [side for side in (before.q, before.kv) if side is not None and side.mode == "bsm"]
-        if old:
-            stage = _matching(stage, old[0].destination, old[0].match)
+    if before is not None and stage.bipartite and before.bipartite:
+        old = before.bipartite[0]
+        stage = _matching(stage, old.destination, old.match)
     return replace(
         stage,
         proportional=stage.proportional and stage.kv is not None,
-        reuse=stage.reuse if sides else 1,
+        reuse=stage.reuse if stage.bipartite else 1,
     )
 
 
 def _matching(stage: StageMerging, destination: str, match: str) -> StageMerging:
     q, kv = (
         replace(side, destination=destination, match=match)
-        if side is not None and side.mode == "bsm"
+        if isinstance(side, BipartiteMatcher)
         else side
         for side in (stage.q, stage.kv)
     )
@@ -178,18 +184,19 @@ def _matching(stage: StageMerging, destination: str, match: str) -> StageMerging
 
 def _with_match(key: str, value: str) -> Callable[[StageMerging], StageMerging]:
     def change(stage: StageMerging) -> StageMerging:
-        for side in (stage.q, stage.kv):
-            if side is not None and side.mode == "bsm":
-                now = {"destination": side.destination, "match": side.match, key: value}
-                return _matching(stage, **now)
-        return stage
+        if not stage.bipartite:
+            return stage
+        side = stage.bipartite[0]
+        return _matching(
+            stage, **{"destination": side.destination, "match": side.match, key: value}
+        )
 
     return change
 
 
 def _with_unmerge(value: str) -> Callable[[StageMerging], StageMerging]:
     def change(stage: StageMerging) -> StageMerging:
-        if stage.q is None or stage.q.mode != "n2d":
+        if not isinstance(stage.q, CellPooling) or stage.q.along_sequence:
             return stage
         return replace(stage, q=replace(stage.q, unmerge=value))
 
@@ -203,7 +210,7 @@ def _with_proportional(value: bool) -> Callable[[StageMerging], StageMerging]:
 def _with_rates(direction: int) -> Callable[[StageMerging], StageMerging]:
     def change(stage: StageMerging) -> StageMerging:
         q, kv = (
-            _step_rate(side, direction) if side is not None and side.mode == "bsm" else side
+            _step_rate(side, direction) if isinstance(side, BipartiteMatcher) else side
             for side in (stage.q, stage.kv)
         )
         return replace(stage, q=q, kv=kv)

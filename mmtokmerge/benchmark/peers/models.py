@@ -11,7 +11,7 @@ from mmengine.config import ConfigDict
 from mmtokmerge.benchmark.baselines import mit_settings, type_name, with_encoder
 from mmtokmerge.errors import InputError
 from mmtokmerge.merging import StageMerging
-from mmtokmerge.merging.matcher import Matcher
+from mmtokmerge.merging.matcher import BipartiteMatcher, Matcher
 from mmtokmerge.merging.segformer.presets import PRESETS, read_merging
 
 # Word of --peers, and the package that it needs.
@@ -104,4 +104,5 @@ def _merges_plainly(merging: Sequence[StageMerging]) -> bool:
 
 
 def _plain(matcher: Matcher | None) -> Matcher | None:
-    return None if matcher is None else Matcher("bsm", matcher.stride, matcher.rate)
+    bipartite = isinstance(matcher, BipartiteMatcher)
+    return BipartiteMatcher(matcher.rate, matcher.stride) if bipartite else None

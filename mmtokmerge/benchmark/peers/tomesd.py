@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmtokmerge.errors import InputError
 from mmtokmerge.merging import StageMerging
-from mmtokmerge.merging.matcher import Matcher
+from mmtokmerge.merging.matcher import BipartiteMatcher
 from mmtokmerge.models.backbones.stock import fuse_attention
 
 
@@ -70,7 +70,7 @@ class TomesdAttention(nn.Module):
 
 
 def _merge(
-    x: Tensor, hw: Sequence[int], matcher: Matcher | None
+    x: Tensor, hw: Sequence[int], matcher: BipartiteMatcher | None
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Merged tokens ``(B, M, C)`` of ``x (B, h*w, C)``, and what undoes it."""
     if matcher is None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from mmtokmerge.checks import number_in
 from mmtokmerge.errors import InputError
 from mmtokmerge.layers.reducers.base import Reducer, refuse_padded
-from mmtokmerge.merging import TokenAssignment, bipartite_matching, local_pooling
+from mmtokmerge.merging import TokenAssignment, local_pooling, match_by_count
 from mmtokmerge.merging.local_pooling import check_window
 
 
@@ -84,7 +84,7 @@ class GlobalMergingByRate(Reducer):
     def match(
         self, feature: Tensor, assignment: TokenAssignment | None, hw: tuple[int, int]
     ) -> TokenAssignment:
-        """See :func:`mmtokmerge.merging.bipartite_matching`, by count."""
+        """See :func:`mmtokmerge.merging.match_by_count`."""
         refuse_padded(self, assignment)
         tokens = feature.shape[1]
         left = self.num_groups(tokens, hw)
@@ -94,7 +94,7 @@ class GlobalMergingByRate(Reducer):
                 f"{hw[0] * hw[1]} patches are to be left, but only half of the {tokens} tokens "
                 "that reach it can merge"
             )
-        return bipartite_matching(feature, count=tokens - left)
+        return match_by_count(feature, tokens - left)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, keep={self.keep:.4g}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mmtokmerge.layers.reducers.base import ThresholdReducer
-from mmtokmerge.merging import TokenAssignment, bipartite_matching
+from mmtokmerge.merging import TokenAssignment, match_by_threshold
 
 
 class GlobalBipartiteMerging(ThresholdReducer):
@@ -17,13 +17,13 @@ class GlobalBipartiteMerging(ThresholdReducer):
     def match(
         self, feature: Tensor, assignment: TokenAssignment | None, hw: tuple[int, int]
     ) -> TokenAssignment:
-        """See :func:`mmtokmerge.merging.bipartite_matching`, by threshold."""
+        """See :func:`mmtokmerge.merging.match_by_threshold`."""
         sizes = None
         if assignment is not None and assignment.padded:
             sizes = assignment.sizes.expand(len(feature), -1)
-        return bipartite_matching(
+        return match_by_threshold(
             feature,
-            threshold=self.threshold,
+            self.threshold,
             sizes=sizes,
             share_count=self.shares_count,
             most=self.most(hw),

@@ -10,7 +10,7 @@ from torch import Tensor
 from mmtokmerge.checks import number_in, whole_number
 from mmtokmerge.errors import InputError
 from mmtokmerge.layers.reducers.base import Reducer, refuse_padded
-from mmtokmerge.merging import TokenAssignment, bipartite_matching
+from mmtokmerge.merging import TokenAssignment, match_by_count
 
 
 class ToMe(Reducer):
@@ -60,7 +60,7 @@ class ToMe(Reducer):
     def match(
         self, feature: Tensor, assignment: TokenAssignment | None, hw: tuple[int, int]
     ) -> TokenAssignment:
-        """See :func:`mmtokmerge.merging.bipartite_matching`, by count."""
+        """See :func:`mmtokmerge.merging.match_by_count`."""
         refuse_padded(self, assignment)
         count = self.count(feature.shape[1])
         if count > feature.shape[1] // 2:
@@ -68,7 +68,7 @@ class ToMe(Reducer):
                 f"num_merged={count} of ToMe cannot be reached: only half of the "
                 f"{feature.shape[1]} tokens can merge in one layer"
             )
-        return bipartite_matching(feature, count=count)
+        return match_by_count(feature, count)
 
     def count(self, num_tokens: int) -> int:
         """How many of a layer's tokens merge."""

@@ -10,7 +10,13 @@ from typing import Any, TypeVar
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.merging.bipartite import DESTINATIONS, MATCHES, check_choice, check_rate
 from mmtokmerge.merging.grid import pair
-from mmtokmerge.merging.matcher import UNMERGES, Matcher, StageMerging
+from mmtokmerge.merging.matcher import (
+    UNMERGES,
+    BipartiteMatcher,
+    CellPooling,
+    Matcher,
+    StageMerging,
+)
 
 T = TypeVar("T")
 
@@ -105,20 +111,21 @@ def _with_options(merging: StageMerging, stage: Mapping[str, Any], where: str) -
         raise InputTypeError(f"{where}: reuse must be a number of blocks, got {reuse!r}")
     if reuse < 1:
         raise InputError(f"{where}: reuse={reuse!r} must be at least 1")
-    matches = any(side is not None and side.mode == "bsm" for side in (merging.q, merging.kv))
-    pools = merging.q is not None and merging.q.mode == "n2d"
+    pools = isinstance(merging.q, CellPooling) and not merging.q.along_sequence
     for key, value in options.items():
-        acts, needed = (pools, "q_mode='n2d'") if key == "unmerge" else (matches, "r_q or r_kv")
+        acts, needed = bool(merging.bipartite), "r_q or r_kv"
+        if key == "unmerge":
+            acts, needed = pools, "q_mode='n2d'"
         if value != OPTIONS[key] and not acts:
             raise InputError(f"{where}: {key}={value!r} does nothing without {needed}")
     q, kv = (_place(side, options) for side in (merging.q, merging.kv))
-    if q is not None and pools:
+    if isinstance(q, CellPooling) and pools:
         q = replace(q, unmerge=options["unmerge"])
     return replace(merging, q=q, kv=kv, reuse=reuse)
 
 
 def _place(matcher: Matcher | None, options: Mapping[str, Any]) -> Matcher | None:
-    if matcher is None or matcher.mode != "bsm":
+    if not isinstance(matcher, BipartiteMatcher):
         return matcher
     return replace(matcher, destination=options["destination"], match=options["match"])
 
@@ -148,13 +155,14 @@ def _read_matcher(stage: Mapping[str, Any], side: str, where: str) -> Matcher | 
         if rate is None:
             raise InputError(f"{where}: {mode_key}='bsm' needs {rate_key}")
         reached = _located(where, lambda: check_rate(rate, stride, rate_key, stride_key))
-        return Matcher(mode, reached, float(rate)) if rate > 0 else None
+        return BipartiteMatcher(float(rate), reached) if rate > 0 else None
     if rate is not None:
         raise InputError(
             f"{where}: {rate_key}={rate!r} does nothing with {mode_key}={mode!r}, "
             f"whose rate is fixed by {stride_key}"
         )
-    return Matcher(mode, _located(where, lambda: _cell(mode, stride, stride_key)))
+    cell = _located(where, lambda: _cell(mode, stride, stride_key))
+    return CellPooling(cell, along_sequence=mode == "n1d")
 
 
 def _cell(mode: str, stride: int | tuple[int, int], key: str) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from mmtokmerge.errors import InputError, InputTypeError
 
@@ -24,6 +24,16 @@ def one_of(name: str, value: Any, allowed: Sequence[Any]) -> Any:
     return value
 
 
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Whether ``value`` is an int; a bool is none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether ``value`` is an int or a float; a bool is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def whole_number(name: str, value: Any, least: int = 0) -> int:
     """``value``, if it is an int of at least ``least``; a bool is none.
 
@@ -31,7 +41,7 @@ def whole_number(name: str, value: Any, least: int = 0) -> int:
         InputTypeError: It is no int.
         InputError: It is too small.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_whole(value):
         raise InputTypeError(f"{name} must be an int, got {value!r}")
     if value < least:
         raise InputError(f"{name} must be at least {least}, got {value}")
@@ -45,7 +55,7 @@ def number_in(name: str, value: Any, low: float, high: float, *, below: bool = F
         InputTypeError: It is no number.
         InputError: It is out of range, or not a number (nan).
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_number(value):
         raise InputTypeError(f"{name} must be a number, got {value!r}")
     if math.isnan(value) or not low <= value <= high or (below and value == high):
         end = f"up to but not including {high:g}" if below else f"to {high:g}"

@@ -30,7 +30,16 @@ RINGS: dict[str, set[str]] = {
     },
     "measure": {"kernels", "merging", "layers", "deploy", "models", "engine", "reporting"},
     "inference": {"merging", "deploy", "models", "engine", "reporting", "visualization"},
-    "benchmark": {"kernels", "merging", "layers", "models", "engine", "reporting", "measure"},
+    "benchmark": {
+        "kernels",
+        "merging",
+        "layers",
+        "deploy",
+        "models",
+        "engine",
+        "reporting",
+        "measure",
+    },
     "analysis": {
         *("kernels", "merging", "layers", "models", "datasets", "engine", "reporting"),
         *("measure", "inference", "visualization"),

@@ -12,7 +12,7 @@ from mmtokmerge.adapters.base import kind_of, replace_child
 from mmtokmerge.adapters.passage import Passage
 from mmtokmerge.adapters.report import EncoderPlan, LayerChange, Report, Size, TokenCount
 from mmtokmerge.adapters.vit import REDUCERS, Encoder
-from mmtokmerge.checks import boolean, one_of, whole_number
+from mmtokmerge.checks import boolean, is_number, one_of, whole_number
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.layers.reducers import (
     ConditionalLocalPooling,
@@ -250,7 +250,7 @@ def _tome(merging: str, options: Options, depth: int, encoder: Encoder) -> dict[
 def _keeping(merging: str, options: Options, depth: int) -> dict[int, list[Reducer]]:
     """EViT and ELViT, told how much stays."""
     keep = options.keep
-    if keep is None or isinstance(keep, bool) or not isinstance(keep, (int, float)):
+    if keep is None or not is_number(keep):
         raise InputError(f"merging={merging!r} takes keep=, a share above 0, up to 1, got {keep!r}")
     several = merging == "evit"
     layers = options.layers

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mmtokmerge.benchmark.baselines import FIRST, stock_model
 from mmtokmerge.benchmark.options import DTYPES, Settings
 from mmtokmerge.benchmark.peers.models import peer_models
+from mmtokmerge.benchmark.runtimes import SUFFIXES, TORCH, in_runtimes
 from mmtokmerge.engine.config_check import check_names
 from mmtokmerge.engine.first_step import building
 from mmtokmerge.engine.launch import check_checkpoint, import_scope
@@ -57,6 +58,7 @@ class Candidate:
         optim_wrapper: Config of its optimizer, for training steps.
         encoder: For MiT++ and what replaces it unmerged; None for other backbones.
         in_channels: Channels of its images.
+        runtime: What runs it, see :mod:`mmtokmerge.benchmark.runtimes`.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Candidate:
     optim_wrapper: ConfigDict
     encoder: EncoderSpec | None
     in_channels: int = 3
+    runtime: str = TORCH
 
     @property
     def reducers(self) -> list[nn.Module]:
@@ -130,14 +133,16 @@ def build_candidates(
     if checkpoint is not None:
         _load(own, checkpoint)
     _share_weights(own[0].model, [*rivals, *own[1:]])
-    for candidate in (*rivals, *own):
+    every = in_runtimes([*rivals, *own], settings.runtimes)
+    for candidate in every:
         check_policies(candidate.model)
         candidate.model.to(settings.device)
         if settings.train:
             candidate.model.train()
         else:
-            _convert(candidate, DTYPES[settings.dtype])
-    return [*rivals, *own]
+            exported = candidate.runtime in SUFFIXES
+            _convert(candidate, torch.float32 if exported else DTYPES[settings.dtype])
+    return every
 
 
 def _build(name: str, cfg: Config, model_cfg: ConfigDict, settings: Settings) -> Candidate:

@@ -6,11 +6,18 @@ from dataclasses import dataclass
 
 import torch
 
+from mmtokmerge.benchmark.runtimes import COMPILE, TORCH, check_runtimes
+from mmtokmerge.checks import one_of
 from mmtokmerge.errors import InputError
 
 Shape = tuple[int, int]
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "int8": torch.float32,  # of the images; the exported file computes in it
+}
 PARTS = ("model", "encoder", "head")
 DEVICES = ("cpu", "cuda")
 # Segformer++, Table V, as (height, width).
@@ -26,7 +33,7 @@ class Settings:
         shapes: Images ``(H, W)`` in pixels.
         batch_size: Images of a step; None looks for each model's best at each shape.
         dtype: 'fp32', 'fp16' or 'bf16': the model and its input are converted for inference;
-            training keeps fp32 weights under autocast.
+            training keeps fp32 weights under autocast; 'int8' of an exported file.
         device: 'cpu' or 'cuda'.
         part: 'model' (encoder and head, up to the logits at the head's own resolution), 'encoder'
             or 'head'.
@@ -40,6 +47,7 @@ class Settings:
         warmup: Steps of each model before the rounds.
         threads: CPU threads of torch; None leaves them as they are.
         seed: Of weights, images and labels.
+        runtimes: What runs every model, see :mod:`mmtokmerge.benchmark.runtimes`.
 
     Raises:
         InputError: If a value is unknown, out of range or cannot work on this machine.
@@ -59,11 +67,17 @@ class Settings:
     warmup: int = 3
     threads: int | None = None
     seed: int = 0
+    runtimes: tuple[str, ...] = (TORCH,)
+
+    @property
+    def compiles(self) -> bool:
+        """Whether torch compiles a model."""
+        return self.compile or COMPILE in self.runtimes
 
     def __post_init__(self) -> None:
-        _among("dtype", self.dtype, tuple(DTYPES))
-        _among("device", self.device, DEVICES)
-        _among("part", self.part, PARTS)
+        one_of("dtype", self.dtype, tuple(DTYPES))
+        one_of("device", self.device, DEVICES)
+        one_of("part", self.part, PARTS)
         for name in ("batch_size", "runs", "warmup", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -76,6 +90,14 @@ class Settings:
                 )
         if self.device == "cuda" and not torch.cuda.is_available():
             raise InputError("device='cuda' needs a GPU that torch can use, here is none.")
+        check_runtimes(self.runtimes, self.dtype, self.part, self.device)
+        if self.runtimes != (TORCH,) and (
+            self.train or self.limit or self.cuda_graph or self.compile
+        ):
+            raise InputError(
+                "--runtime times inference alone, so it does not go with --train, --limit, "
+                "--cuda-graph and --compile (its own name is compile)."
+            )
         if self.train and self.part != "model":
             raise InputError(f"part={self.part!r} cannot be trained alone, train takes 'model'.")
         if self.train and self.device == "cpu" and self.dtype == "fp16":
@@ -125,8 +147,3 @@ def read_batch_size(word: str) -> int | None:
     if not word.isdigit():
         raise InputError(f"--batch-size {word!r} must be a whole number or auto.")
     return int(word)
-
-
-def _among(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise InputError(f"{name}={value!r} is unknown, allowed are {', '.join(allowed)}.")

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from mmtokmerge.benchmark.options import Settings
 from mmtokmerge.benchmark.result import Result
+from mmtokmerge.benchmark.runtimes import TORCH
 from mmtokmerge.measure.machine import slug
 from mmtokmerge.reporting.files import write_text
 from mmtokmerge.reporting.tables import csv_text
@@ -44,9 +45,17 @@ def print_tables(results: Sequence[Result], settings: Settings, console: Console
             cells = [[*name, *a, *b] for name, a, b in zip(names, ratios, measures)]
             console.print(_table(["model", *over, *heads], cells, title))
         extras = (_tokens_table(rows, settings), _kept_table(rows), _policy_table(rows))
+        if settings.compiles or settings.runtimes != (TORCH,):
+            extras = (_setup_table(rows), *extras)
         for extra in (*extras, _limit_table(rows)):
             if extra is not None:
                 console.print(extra)
+
+
+def _setup_table(rows: Sequence[Result]) -> Table | None:
+    """Seconds that compiling or exporting took, which no other column holds."""
+    cells = [[each.name, _number(each.setup, ".1f")] for each in rows if each.samples]
+    return _table(["ready after", "seconds"], cells) if cells else None
 
 
 def _tokens_table(rows: Sequence[Result], settings: Settings) -> Table | None:
@@ -230,6 +239,7 @@ def _row(
         "dtype": settings.dtype,
         "device": settings.device,
         "compile": settings.compile,
+        "setup_s": _rounded(result.setup),
         "cuda_graph": settings.cuda_graph,
         "runs": settings.runs,
         **machine,
@@ -241,6 +251,7 @@ def csv_path(settings: Settings, machine: dict[str, Any]) -> Path:
     words = [settings.part, machine["machine"], f"torch{machine['torch']}", settings.dtype]
     words += ["train"] * settings.train + ["compile"] * settings.compile
     words += ["graph"] * settings.cuda_graph
+    words += [] if settings.runtimes == (TORCH,) else list(settings.runtimes)
     return RESULTS / f"{'_'.join(slug(word) for word in words)}.csv"
 
 

@@ -23,6 +23,7 @@ class Result:
         batch_size: Images of a step.
         samples: Milliseconds of each step, in the order of the rounds; with ``images`` the median
             of the rounds for each image of the set.
+        setup: Seconds until the first step had ended: exporting, compiling, and the step.
         peak_memory: MiB of weights, optimizer state and what a step adds.
         flops: FLOPs of the forward pass of one image.
         flops_source: How they were found.
@@ -42,6 +43,7 @@ class Result:
     is_baseline: bool
     batch_size: int | None = None
     samples: list[float] = field(default_factory=list)
+    setup: float | None = None
     peak_memory: float | None = None
     flops: int | None = None
     flops_source: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -22,6 +23,7 @@ from mmtokmerge.benchmark.options import Settings, Shape
 from mmtokmerge.benchmark.policy_cost import policy_cost
 from mmtokmerge.benchmark.reducer_cost import merging_share, tokens_after_reducers
 from mmtokmerge.benchmark.result import Result, compare, ratio
+from mmtokmerge.benchmark.runtimes import SUFFIXES
 from mmtokmerge.benchmark.steps import make_step, random_images
 from mmtokmerge.benchmark.token_fractions import keep_fractions, threshold_reducers
 from mmtokmerge.errors import InputError
@@ -79,7 +81,7 @@ def _at_shape(
     advance: Callable[[], None],
 ) -> list[Result]:
     results, steps = [], {}
-    if settings.compile:
+    if settings.compiles:
         torch.compiler.reset()  # what was compiled for another shape only has to be passed by
     for candidate in candidates:
         result = Result(shape, candidate.name, candidate.is_baseline)
@@ -90,10 +92,12 @@ def _at_shape(
     samples = interleave(steps, settings.runs, timer, advance)
     for result, candidate in zip(results, candidates):
         result.samples = samples.get(result.name, [])
-        if candidate.reducers and result.samples and not settings.train:
+        if candidate.runtime in SUFFIXES or not result.samples:
+            continue
+        if candidate.reducers and not settings.train:
             images = random_images(candidate, settings, shape, result.batch_size or 1)
             result.merging_share = merging_share(candidate, settings, images)
-        if candidate.sharing is not None and result.samples:
+        if candidate.sharing is not None:
             images = random_images(candidate, settings, shape, result.batch_size or 1)
             result.policy = policy_cost(candidate, settings, images)
     compare(results)
@@ -172,7 +176,10 @@ def _warm_up(result: Result, candidate: Candidate, settings: Settings, timer: Ti
 
     with one_sentence(result, settings):
         result.batch_size = settings.batch_size or best_batch(make, timer, fits_twice)
+        begun = time.perf_counter()
         step = make(result.batch_size)
+        timer(step)
+        result.setup = time.perf_counter() - begun
         images = random_images(candidate, settings, result.shape, result.batch_size)
         count(result, candidate, settings, images)
         warm_up(result, candidate, step, settings, timer)
@@ -222,7 +229,7 @@ def torch_settings(settings: Settings) -> Iterator[None]:
     torch.set_num_threads(settings.threads or threads)
     torch.backends.cudnn.benchmark = True
     try:
-        with compiling_often() if settings.compile else nullcontext():
+        with compiling_often() if settings.compiles else nullcontext():
             yield
     finally:
         torch.set_num_threads(threads)

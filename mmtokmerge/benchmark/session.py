@@ -52,6 +52,7 @@ def benchmark(args: Namespace) -> list[Result]:
         compile=args.compile,
         cuda_graph=args.cuda_graph,
         limit=args.limit,
+        runtimes=tuple(args.runtime),
         kept=tuple(args.kept),
         runs=args.runs,
         warmup=args.warmup,
@@ -97,6 +98,8 @@ def _check_images(args: Namespace) -> None:
                 option = name.replace("_", "-")
                 raise InputError(f"--{option} goes with --images: it does nothing without.")
         return
+    if args.runtime != ["torch"]:
+        raise InputError("--runtime makes a file for each --shape, so it cannot go with --images.")
     if args.train:
         raise InputError("--images times inference, so it cannot go with --train.")
     if args.batch_size != "1":

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmtokmerge.benchmark.candidates import Candidate
 from mmtokmerge.benchmark.options import DTYPES, Settings, Shape
+from mmtokmerge.benchmark.runtimes import COMPILE, SUFFIXES, exported_step
 
 Step = Callable[[], Any]
 GRAPH_WARMUP = 3
@@ -23,7 +24,11 @@ def make_step(candidate: Candidate, settings: Settings, images: Tensor) -> Step:
     """The step to time, on images ``(B, 3, H, W)``."""
     if settings.train:
         return _training_step(candidate, settings, images)
-    return _inference_step(candidate.model, settings, images)
+    if candidate.runtime in SUFFIXES:
+        call, inputs = part_and_inputs(candidate.model, settings.part, images.float())
+        return exported_step(call, inputs, candidate.runtime, settings.dtype)
+    compiled = settings.compile or candidate.runtime == COMPILE
+    return _inference_step(candidate.model, settings, images, compiled)
 
 
 def random_images(candidate: Candidate, settings: Settings, shape: Shape, batch: int) -> Tensor:
@@ -60,9 +65,9 @@ def part_and_inputs(model: nn.Module, part: str, images: Tensor) -> tuple[nn.Mod
         return head_of(model), model.extract_feat(images)
 
 
-def _inference_step(model: nn.Module, settings: Settings, images: Tensor) -> Step:
+def _inference_step(model: nn.Module, settings: Settings, images: Tensor, compiles: bool) -> Step:
     call, inputs = part_and_inputs(model, settings.part, images)
-    compiled = torch.compile(call, dynamic=False) if settings.compile else call
+    compiled = torch.compile(call, dynamic=False) if compiles else call
 
     def step() -> Any:
         with torch.no_grad():

@@ -24,6 +24,9 @@ examples:
   python tools/benchmark.py configs/algm/segmenter_vit-s_ade20k_{none,algm}.py \\
       --part encoder --kept 0.5 0.333 --threads 2
 
+  python tools/benchmark.py configs/segformerpp/b0_cityscapes_{none,fast,plus}.py --threads 2 \\
+      --shape 1024 1024 --baselines fused --runtime torch onnxruntime openvino
+
   python tools/benchmark.py my_config.py my_faster_config.py     any two configs of mmseg or mmpose
 
 Two baselines are built from the first config and given its weights: 'stock' is mmseg's
@@ -65,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="images of a step, or 'auto': each model's best at each shape (default: 1)",
     )
-    add("--dtype", default="fp32", help="fp32, fp16 or bf16 (default: fp32)")
+    add("--dtype", default="fp32", help="fp32, fp16, bf16 or, exported, int8 (default: fp32)")
     add_device(parser)
     add(
         "--part",
@@ -74,6 +77,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--train", action="store_true", help="time training steps on random labels")
     add("--compile", action="store_true", help="run through torch.compile")
+    add(
+        "--runtime",
+        nargs="+",
+        default=["torch"],
+        metavar="NAME",
+        help="torch, compile, onnxruntime, openvino: every model in each of them, in one run,\n"
+        "over the baselines in each (default: torch)",
+    )
     add("--cuda-graph", action="store_true", help="capture inference once and replay it (GPU)")
     add(
         "--baselines",

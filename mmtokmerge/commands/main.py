@@ -37,6 +37,7 @@ VERBS = {
     "tables": "tables",
     "demo": "demo",
     "data": "data",
+    "config": "config",
 }
 """Each verb and its module in this folder, in the order of ``mmtokmerge --help``."""
 TOOLS = {

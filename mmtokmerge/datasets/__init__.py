@@ -23,6 +23,7 @@ if find_spec("mmseg") is not None:
     from mmtokmerge.datasets.checked import ADE20KDataset, CheckedFiles, CityscapesDataset
     from mmtokmerge.datasets.coco_stuff import COCOStuffDataset
     from mmtokmerge.datasets.endless_streets import EndlessStreets
+    from mmtokmerge.datasets.folder import FolderDataset
     from mmtokmerge.datasets.pascal_context import PascalContextDataset, PascalContextDataset59
 
     __all__ += [
@@ -32,6 +33,7 @@ if find_spec("mmseg") is not None:
         "CheckedFiles",
         "CityscapesDataset",
         "EndlessStreets",
+        "FolderDataset",
         "PascalContextDataset",
         "PascalContextDataset59",
     ]

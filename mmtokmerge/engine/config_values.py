@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmtokmerge.checks import did_you_mean
+from mmtokmerge.checks import did_you_mean, one_of
 from mmtokmerge.errors import InputError
 
 KEYS = {
@@ -81,9 +81,8 @@ def check_values(cfg: Config) -> None:
     if seed is not None and (type(seed) is not int or seed < 0):
         raise InputError(f"randomness.seed must be a whole number from 0 on or None, got {seed!r}")
     level = cfg.get("log_level", "INFO")
-    if not isinstance(level, int) and level not in LEVELS:
-        hint = did_you_mean(str(level), set(LEVELS))
-        raise InputError(f"log_level={level!r} is unknown, allowed are {', '.join(LEVELS)}{hint}")
+    if not isinstance(level, int):
+        one_of("log_level", level, LEVELS)
     best = _at(cfg, "default_hooks.checkpoint.save_best")
     names = best if isinstance(best, (list, tuple)) else [best]
     if best is not None and not all(isinstance(each, str) for each in names):
@@ -104,11 +103,8 @@ def _check_part(cfg: Config, path: str) -> None:
 
 def _check_whole_or_slide(test_cfg: Mapping[str, Any]) -> None:
     mode = test_cfg.get("mode")
-    if mode is not None and mode not in MODES:
-        hint = did_you_mean(str(mode), set(MODES))
-        raise InputError(
-            f"model.test_cfg.mode={mode!r} is unknown, allowed are {' and '.join(MODES)}{hint}"
-        )
+    if mode is not None:
+        one_of("model.test_cfg.mode", mode, MODES)
     if mode == "slide":
         for key in ("crop_size", "stride"):
             if not _is_pair(test_cfg.get(key)):
@@ -153,9 +149,8 @@ def _check_prefix(path: str, dataset: Mapping[str, Any]) -> None:
             if key not in allowed and did_you_mean(key, allowed):
                 raise InputError(f"{path}.data_prefix.{key} is unknown{did_you_mean(key, allowed)}")
     mode = dataset.get("data_mode")
-    if mode is not None and mode not in DATA_MODES:
-        names = " and ".join(DATA_MODES)
-        raise InputError(f"{path}.data_mode={mode!r} is unknown, allowed are {names}")
+    if mode is not None:
+        one_of(f"{path}.data_mode", mode, DATA_MODES)
     if "dataset" in dataset:
         inner = dataset["dataset"]
         if not isinstance(inner, Mapping):
@@ -168,9 +163,8 @@ def _check_pose(cfg: Config) -> None:
     if _at(cfg, "model.type") == "TopdownPoseEstimator":
         _check_keys("model.test_cfg", test_cfg, POSE_TEST)
     mode = test_cfg.get("flip_mode")
-    if mode is not None and mode not in FLIP_MODES:
-        names = ", ".join(FLIP_MODES)
-        raise InputError(f"model.test_cfg.flip_mode={mode!r} is unknown, allowed are {names}")
+    if mode is not None:
+        one_of("model.test_cfg.flip_mode", mode, FLIP_MODES)
     picked = test_cfg.get("output_keypoint_indices")
     if picked is not None:
         whole = isinstance(picked, (list, tuple)) and all(type(each) is int for each in picked)

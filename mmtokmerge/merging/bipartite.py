@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtokmerge.checks import is_number, one_of
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.kernels.gpu.operators import groups_of_matching, match_on_grid
 from mmtokmerge.kernels.gpu.switch import MOST_AT_ONCE, pays, use_kernels
@@ -107,8 +108,8 @@ def match_by_rate(
 ) -> TokenAssignment:
     """Match tokens of a grid by rate; see :func:`bipartite_matching`."""
     _check_tokens(x)
-    check_choice("destination", destination, DESTINATIONS)
-    check_choice("match", match, MATCHES)
+    one_of("destination", destination, DESTINATIONS)
+    one_of("match", match, MATCHES)
     if hw is None or hw[0] * hw[1] != x.shape[1]:
         raise ValueError(f"matching by rate needs the grid of {x.shape[1]} tokens, got hw={hw}")
     cell = check_rate(rate, stride)
@@ -163,7 +164,7 @@ def check_rate(
         ValueError: If the rate is outside 0 to 1 - 1 / (sy * sx).
     """
     sy, sx = pair(stride, stride_name)
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)):
+    if not is_number(rate):
         raise InputTypeError(f"{name} must be a number, got {rate!r}")
     reach = 1 - 1 / (sy * sx)
     if not 0 <= rate <= reach:
@@ -172,17 +173,6 @@ def check_rate(
             f"so {stride_name} ({sy}, {sx}) allows 0 <= {name} <= {reach:.4g}"
         )
     return sy, sx
-
-
-def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Refuse a value that is not among the allowed ones.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if value not in allowed:
-        choices = " and ".join(map(repr, allowed))
-        raise InputError(f"{name}={value!r} is unknown, allowed are {choices}")
 
 
 def merged_tokens(hw: tuple[int, int], rate: float, stride: tuple[int, int]) -> int:

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from mmtokmerge.checks import is_whole
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.merging.assignment import TokenAssignment
 from mmtokmerge.merging.bipartite import mark
@@ -71,7 +72,7 @@ def check_num_shared(num_shared: int | None, hw: tuple[int, int]) -> int:
         TypeError: If it is not an int.
         ValueError: If it is negative or above the number of whole superpatches.
     """
-    if isinstance(num_shared, bool) or not isinstance(num_shared, int):
+    if not is_whole(num_shared):
         raise InputTypeError(f"num_shared must be an int, got {num_shared!r}")
     most = (hw[0] // 2) * (hw[1] // 2)
     if not 0 <= num_shared <= most:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from mmtokmerge.checks import one_of
 from mmtokmerge.layers import EfficientAttention
 from mmtokmerge.layers.reducers import ConditionalLocalPooling, Reducer
 from mmtokmerge.merging import window_similarity
@@ -48,8 +49,7 @@ def record_assignments(model: nn.Module, block: str = "first") -> Iterator[list[
     Raises:
         ValueError: If ``block`` is unknown.
     """
-    if block not in BLOCKS:
-        raise ValueError(f"block={block!r} is unknown, allowed are 'first' and 'last'")
+    one_of("block", block, BLOCKS)
     records: list[MergedTokens] = []
     with trace(model) as merges:
         yield records

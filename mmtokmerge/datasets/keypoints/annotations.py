@@ -10,6 +10,7 @@ from typing import Any
 
 import mmengine.fileio as fileio
 
+from mmtokmerge.checks import is_whole
 from mmtokmerge.datasets.drawn import how_to_make
 from mmtokmerge.errors import InputError
 
@@ -118,7 +119,7 @@ def _by_id(table: Table, what: str, path: str) -> dict[int, dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
     for row in table:
         key = row.get("id") if isinstance(row, dict) else None
-        if isinstance(key, bool) or not isinstance(key, int):
+        if not is_whole(key):
             raise InputError(f"one {what} in {path} has the id {key!r}, but an id is an int")
         if key in found:
             raise InputError(f"{what} id {key} occurs twice in {path}, but ids must be unique")
@@ -129,7 +130,7 @@ def _by_id(table: Table, what: str, path: str) -> dict[int, dict[str, Any]]:
 def _mend_size(image: dict[str, Any], name: str, size: tuple[int, int], done: Counter[str]) -> None:
     noted = (image.get("width"), image.get("height"))
     for word, side in zip(("width", "height"), noted):
-        if side is not None and (isinstance(side, bool) or not isinstance(side, int)):
+        if side is not None and (not is_whole(side)):
             raise InputError(f"{name} has the {word} {side!r}, but it is a whole number of pixels")
     if None in noted:
         image["width"], image["height"] = size
@@ -244,7 +245,7 @@ def read_detections(path: str) -> list[Any]:
 
 
 def _check_id(found: Any, key: str, name: str) -> None:
-    if found is not None and (isinstance(found, bool) or not isinstance(found, int)):
+    if found is not None and (not is_whole(found)):
         raise InputError(f"{name} has the {key} {found!r}, but an id is an int")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from mmtokmerge.errors import InputError, InputTypeError
+from mmtokmerge.checks import one_of, whole_number
 from mmtokmerge.registry import TRANSFORMS
 
 BORDERS = ("split", "ignore", "edge")
@@ -44,14 +44,8 @@ class GenerateSharingTargets(BaseTransform):
         ignore_index: int = 255,
     ) -> None:
         for name, value in (("patch_size", patch_size), ("superpatch", superpatch)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise InputTypeError(f"{name} must be an int, got {value!r}")
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
-        if border not in BORDERS:
-            raise InputError(
-                f"border={border!r} is unknown, allowed are {', '.join(map(repr, BORDERS))}"
-            )
+            whole_number(name, value, 1)
+        one_of("border", border, BORDERS)
         self.cell = patch_size * superpatch
         self.border = border
         self.ignore_index = ignore_index

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmtokmerge.checks import boolean, number_in, one_of
+from mmtokmerge.checks import boolean, is_number, is_whole, number_in, one_of
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.merging import TokenAssignment
 
@@ -243,7 +243,7 @@ def refuse_padded(reducer: Reducer, assignment: TokenAssignment | None) -> None:
 def _read_most(value: Any) -> int | float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_number(value):
         raise InputTypeError(f"max_tokens must be an int or a fraction, got {value!r}")
     if value <= 0 or (isinstance(value, float) and not value <= 1):
         raise InputError(
@@ -255,9 +255,7 @@ def _read_most(value: Any) -> int | float | None:
 
 def _read_layers(layer: int | Sequence[int]) -> tuple[int, ...]:
     layers = (layer,) if isinstance(layer, int) else layer
-    if not isinstance(layers, (list, tuple)) or any(
-        isinstance(number, bool) or not isinstance(number, int) for number in layers
-    ):
+    if not isinstance(layers, (list, tuple)) or any(not is_whole(number) for number in layers):
         raise InputTypeError(f"layer must be an int or a list of ints, got {layer!r}")
     if not layers or min(layers) < 1:
         raise InputError(f"layer counts from 1, got {layer!r}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from mmtokmerge.checks import is_whole
 from mmtokmerge.errors import InputError, InputTypeError
 
 
@@ -99,7 +100,7 @@ def _check_field(key: str, value: Any) -> None:
             raise InputTypeError(f"arch: qkv_bias must be True or False, got {value!r}")
         return
     numbers = value if isinstance(value, tuple) else (value,)
-    if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in numbers):
+    if any(not is_whole(n) or n < 1 for n in numbers):
         raise InputTypeError(f"arch: {key} must hold whole numbers from 1 up, got {value!r}")
     if (key in ("embed_dims", "mlp_ratio")) == isinstance(value, tuple):
         wanted = "one number" if isinstance(value, tuple) else "four numbers"

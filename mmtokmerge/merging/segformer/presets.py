@@ -7,8 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
+from mmtokmerge.checks import is_whole, one_of
 from mmtokmerge.errors import InputError, InputTypeError
-from mmtokmerge.merging.bipartite import DESTINATIONS, MATCHES, check_choice, check_rate
+from mmtokmerge.merging.bipartite import DESTINATIONS, MATCHES, check_rate
 from mmtokmerge.merging.grid import pair
 from mmtokmerge.merging.matcher import (
     UNMERGES,
@@ -105,9 +106,9 @@ def _with_options(merging: StageMerging, stage: Mapping[str, Any], where: str) -
     """Add what goes beyond the paper: the keys of :data:`OPTIONS`."""
     options = {key: stage.get(key, default) for key, default in OPTIONS.items()}
     for key, allowed in CHOICES.items():
-        _located(where, partial(check_choice, key, options[key], allowed))
+        _located(where, partial(one_of, key, options[key], allowed))
     reuse = options["reuse"]
-    if isinstance(reuse, bool) or not isinstance(reuse, int):
+    if not is_whole(reuse):
         raise InputTypeError(f"{where}: reuse must be a number of blocks, got {reuse!r}")
     if reuse < 1:
         raise InputError(f"{where}: reuse={reuse!r} must be at least 1")

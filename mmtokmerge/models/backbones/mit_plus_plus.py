@@ -14,7 +14,7 @@ from mmengine.model.weight_init import constant_init, normal_init, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmtokmerge.checks import boolean, number_in, whole_number
+from mmtokmerge.checks import boolean, number_in, one_of, whole_number
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.kernels.norm import call_norm
 from mmtokmerge.kernels.plain import is_plain, reuses_memory
@@ -311,9 +311,7 @@ class MiTPlusPlus(BaseModule):
 def _check_downsample(downsample: int, mode: str) -> None:
     if type(downsample) is not int or downsample not in (1, 2):
         raise InputError(f"downsample must be 1 or 2, got {downsample!r}")
-    if mode not in DOWNSAMPLE_MODES:
-        allowed = " and ".join(map(repr, DOWNSAMPLE_MODES))
-        raise InputError(f"downsample_mode={mode!r} is unknown, allowed are {allowed}")
+    one_of("downsample_mode", mode, DOWNSAMPLE_MODES)
     if downsample == 1 and mode != DOWNSAMPLE_MODES[0]:
         raise InputError(f"downsample_mode={mode!r} does nothing without downsample=2")
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmtokmerge.checks import one_of
 from mmtokmerge.errors import InputError
 
 MODES = ("nearest", "bilinear", "bicubic")
@@ -31,12 +32,8 @@ class PositionEmbedding(nn.Module):
 
     def __init__(self, grid: tuple[int, int], mode: str, num_prefix: int = 1) -> None:
         super().__init__()
-        if mode not in MODES:
-            raise InputError(
-                f"interpolate_mode={mode!r} is unknown, allowed are {', '.join(map(repr, MODES))}"
-            )
         self.grid = grid
-        self.mode = mode
+        self.mode = one_of("interpolate_mode", mode, MODES)
         self.num_prefix = num_prefix
         self._cached: tuple[tuple[object, ...], Tensor] | None = None
 

@@ -12,7 +12,7 @@ from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmtokmerge.checks import boolean, number_in, whole_number
+from mmtokmerge.checks import boolean, number_in, one_of, whole_number
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.attention import for_changing_lengths
 from mmtokmerge.kernels.recording import is_jit_traced
@@ -166,9 +166,7 @@ class VisionTransformer(FitsPositions, BaseModule):
         self.num_prefix = int(with_cls_token) + int(with_dist_token)
         self.with_cp = with_cp
         self.out_indices = read_out_indices(out_indices, depth)
-        if out_type not in OUT_TYPES:
-            raise InputError(f"out_type={out_type!r} is unknown, allowed are 'map' and 'tokens'")
-        self.out_type = out_type
+        self.out_type = one_of("out_type", out_type, OUT_TYPES)
         norm_cfg = dict(norm_cfg) if norm_cfg is not None else dict(type="LN")
         act_cfg = dict(act_cfg) if act_cfg is not None else dict(type="GELU")
 

@@ -9,7 +9,7 @@ from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import SegformerHead as StockSegformerHead
 from torch import Tensor, nn
 
-from mmtokmerge.errors import InputError
+from mmtokmerge.checks import one_of
 from mmtokmerge.models.heads.fusion_conv import fuse
 from mmtokmerge.registry import MODELS
 
@@ -37,13 +37,8 @@ class SegformerHead(StockSegformerHead):
     def __init__(
         self, projection: str = "conv", interpolate_mode: str = "bilinear", **kwargs: Any
     ) -> None:
-        for key, value, allowed in (
-            ("projection", projection, PROJECTIONS),
-            ("interpolate_mode", interpolate_mode, INTERPOLATE_MODES),
-        ):
-            if value not in allowed:
-                names = " and ".join(map(repr, allowed))
-                raise InputError(f"{key}={value!r} is unknown, allowed are {names}")
+        one_of("projection", projection, PROJECTIONS)
+        one_of("interpolate_mode", interpolate_mode, INTERPOLATE_MODES)
         super().__init__(interpolate_mode=interpolate_mode, **kwargs)
         if projection == "linear":
             self.convs = nn.ModuleList(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmtokmerge.checks import is_whole
 from mmtokmerge.errors import InputTypeError
 from mmtokmerge.models.policies.base import Policy, PolicyInput
 from mmtokmerge.registry import MODELS
@@ -24,7 +25,7 @@ class RandomPolicy(Policy):
 
     def __init__(self, seed: int | None = None) -> None:
         super().__init__()
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        if seed is not None and (not is_whole(seed)):
             raise InputTypeError(f"sharing.policy.seed must be None or an int, got {seed!r}")
         self.seed = seed
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmtokmerge.checks import is_number
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.merging import TokenAssignment, superpatch_sharing
 from mmtokmerge.merging.superpatch_sharing import count_shared
@@ -109,7 +110,7 @@ class TokenSharing(nn.Module):
 def _read_number(number: int | float | None) -> int | float | None:
     if number is None:
         return None
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
+    if not is_number(number):
         raise InputTypeError(f"sharing.num_shared must be an int or a fraction, got {number!r}")
     if number < 0 or (isinstance(number, float) and not number <= 1):
         raise InputError(
@@ -122,7 +123,7 @@ def _read_number(number: int | float | None) -> int | float | None:
 def _read_threshold(threshold: float | None) -> float | None:
     if threshold is None:
         return None
-    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
+    if not is_number(threshold):
         raise InputTypeError(f"sharing.threshold must be a number, got {threshold!r}")
     if not 0 <= threshold < 1:
         raise InputError(

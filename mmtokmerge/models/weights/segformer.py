@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmtokmerge.checks import one_of
 from mmtokmerge.errors import InputError
 from mmtokmerge.merging.segformer.arch import MIT_ARCHS
 from mmtokmerge.models.weights.formats import FORMATS
@@ -54,10 +55,8 @@ def convert_segformer(
         InputError: If a key is unknown, or the result is not a whole SegFormer of B0 to B5.
         ValueError: If ``source`` or ``to`` is unknown.
     """
-    if source not in ("auto", *FORMATS):
-        raise ValueError(f"source={source!r} is unknown, allowed are auto, {', '.join(FORMATS)}")
-    if to not in (None, *TARGETS):
-        raise ValueError(f"to={to!r} is unknown, allowed are {' and '.join(TARGETS)}")
+    one_of("source", source, ("auto", *FORMATS))
+    one_of("to", to, (None, *TARGETS))
     table = FORMATS[detect_format(state) if source == "auto" else source]
     renamed = rename(state, table)
     if to == "backbone":

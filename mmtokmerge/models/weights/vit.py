@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmtokmerge.checks import one_of
 from mmtokmerge.errors import InputError
 from mmtokmerge.layers.vit_archs import VIT_ARCHS
 from mmtokmerge.models.weights.load import load_strictly
@@ -70,9 +71,7 @@ def convert_vit(
         InputError: If a key is unknown, or the result is not a whole ViT of a known size.
         ValueError: If ``source`` is unknown.
     """
-    if source not in ("auto", *VIT_FORMATS):
-        allowed = ", ".join(VIT_FORMATS)
-        raise ValueError(f"source={source!r} is unknown, allowed are auto, {allowed}")
+    one_of("source", source, ("auto", *VIT_FORMATS))
     if to not in (None, "backbone"):
         raise InputError(
             f"a plain ViT is converted to a backbone, not to a {to}: MMSegmentation's segmentors "

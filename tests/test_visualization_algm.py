@@ -40,6 +40,7 @@ from mmtokmerge.visualization import (
 )
 from mmtokmerge.visualization.describe import name_layers
 from mmtokmerge.visualization.figures import groups_panel, token_heading, token_panels
+from mmtokmerge.visualization.groups import rim_scattered
 from mmtokmerge.visualization.layout import BAR_ROW
 from mmtokmerge.visualization.similarity import similarity_bar
 
@@ -286,7 +287,8 @@ def test_panels_are_figure_9() -> None:
     assert after_gbm.title == f"After GBM in layer 2, 48 → {gbm} tokens"
     for panel, record in ((after_clap, records[0]), (after_gbm, records[1])):
         groups = record.assignment.groups[0].numpy()
-        assert (panel.image == draw_groups(image, groups, (6, 8), (96, 128))).all()
+        drawn = draw_groups(image, groups, (6, 8), (96, 128))
+        assert (panel.image == rim_scattered(drawn, groups, (6, 8))).all()
     assert token_heading("a.png", records, "first", "part") == "a.png: merged tokens (part)"
 
 

@@ -21,6 +21,7 @@ from mmtokmerge.visualization import (
 )
 from mmtokmerge.visualization.differences import DIFFERENCE
 from mmtokmerge.visualization.figures import class_legend
+from mmtokmerge.visualization.groups import RIMS, rim_scattered, scattered_groups
 from mmtokmerge.visualization.layout import PANEL_WIDTH
 
 PALETTE = [[0, 0, 0], [255, 0, 0], [0, 255, 0]]
@@ -154,3 +155,19 @@ def test_difference_figure_shows_both_predictions() -> None:
 def test_legend_names_the_classes_that_occur() -> None:
     maps = (np.array([[0, 255]]), np.array([[2, 0]]))
     assert class_legend(maps, ("a", "b", "c"), PALETTE) == [("a", PALETTE[0]), ("c", PALETTE[2])]
+
+
+def test_groups_that_lie_apart_are_rimmed_as_one() -> None:
+    """Group 0 lies in three places, 2 in two, 1 and 3 in one; the first two have rims."""
+    grid = np.array([[0, 1, 0, 2], [1, 1, 1, 3], [0, 1, 2, 3]])
+    groups = grid.ravel()
+    assert scattered_groups(groups, (3, 4), most=4) == [0, 2]
+    assert scattered_groups(groups, (3, 4), most=1) == [0]
+    picture = rim_scattered(np.zeros((48, 64, 3), np.uint8), groups, (3, 4))
+    labels = grid.repeat(16, 0).repeat(16, 1)
+    for group, colour in ((0, RIMS[0]), (2, RIMS[1])):
+        rim = (picture == colour).all(axis=2)
+        assert rim.any() and (labels[rim] == group).all()
+    corner = picture[:16, :16]  # of one cell of group 0: its rim, and what it encloses
+    assert (corner[0] == RIMS[0]).all() and (corner[8, 8] == 0).all()
+    assert not picture[labels == 1].any() and not picture[labels == 3].any()

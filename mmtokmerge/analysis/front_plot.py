@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 
 from mmtokmerge.analysis.front import pareto_front
 
+HEIGHTS = (5.0, -11.0, 14.0, -20.0)
+"""Above a mark, below it, further above, further below."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
@@ -62,7 +64,7 @@ def front_figure(curves: Sequence[Curve], title: str, front_only: bool = False) 
         _draw(axes, curve, COLOURS[index % len(COLOURS)], front_only)
     axes.set(xlabel="throughput relative to no merging", ylabel="mIoU (%)")
     axes.set_title(title, fontsize=10)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.1f}×")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.92", zorder=0)
     axes.margins(0.08, 0.12)
@@ -74,7 +76,7 @@ def front_figure(curves: Sequence[Curve], title: str, front_only: bool = False) 
 
 def _draw(axes: Axes, curve: Curve, colour: str, front_only: bool) -> None:
     marks = pareto_front(curve.marks) if front_only else curve.marks
-    joined = [mark for mark in marks if mark.joined]
+    joined = sorted((mark for mark in marks if mark.joined), key=lambda mark: mark.speed)
     speeds, qualities = [mark.speed for mark in joined], [mark.miou for mark in joined]
     axes.plot(speeds, qualities, "o-", color=colour, markersize=4, linewidth=1, label=curve.name)
     axes.axhline(curve.baseline, color=colour, linewidth=0.8, linestyle="--", zorder=1)
@@ -88,7 +90,7 @@ def _draw(axes: Axes, curve: Curve, colour: str, front_only: bool) -> None:
         fontsize=7,
         color=colour,
     )
-    for mark in marks:
+    for mark, above in zip(marks, _heights(marks)):
         if mark.star:
             axes.plot(mark.speed, mark.miou, "*", color=colour, markersize=13, zorder=3)
         elif not mark.joined:
@@ -96,9 +98,27 @@ def _draw(axes: Axes, curve: Curve, colour: str, front_only: bool) -> None:
         axes.annotate(
             mark.label,
             (mark.speed, mark.miou),
-            xytext=(0, 8 if mark.star else 5),
+            xytext=(0, above + 3 * mark.star),
             textcoords="offset points",
             ha="center",
             fontsize=7,
             color=colour,
         )
+
+
+def _heights(marks: Sequence[Mark]) -> list[float]:
+    """How far above its mark, in points, each label stands so that near ones do not overprint."""
+    width = max((mark.speed for mark in marks), default=1) - min(
+        (m.speed for m in marks), default=0
+    )
+    height = max((mark.miou for mark in marks), default=1) - min((m.miou for m in marks), default=0)
+    found: list[float] = []
+    for index, mark in enumerate(marks):
+        near = [
+            above
+            for other, above in zip(marks[:index], found)
+            if abs(other.speed - mark.speed) < 0.05 * width + 1e-9
+            and abs(other.miou - mark.miou) < 0.06 * height + 1e-9
+        ]
+        found.append(next(level for level in HEIGHTS if level not in near or level == HEIGHTS[-1]))
+    return found

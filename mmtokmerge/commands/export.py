@@ -83,6 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pose: return keypoints (x, y in pixels of the input) and scores instead of heatmaps",
     )
     parser.add_argument(
+        "--no-scatter",
+        action="store_true",
+        help="sum groups by a product, for runtimes without a scatter that adds, such as TensorRT",
+    )
+    parser.add_argument(
         "--check",
         type=int,
         metavar="N",
@@ -161,6 +166,7 @@ def run(args: argparse.Namespace) -> None:
         metadata=describe(cfg, model, args),
         calibration=calibration,
         check=check,
+        scatter=not args.no_scatter,
     )
     console.print(str(report), markup=False)
     if check is not None:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field, replace
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -33,6 +33,7 @@ from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.modes import in_eval_mode
 from mmtokmerge.merging import StageMerging
 from mmtokmerge.merging.grid import same_share
+from mmtokmerge.merging.group_sums import sums_by_product
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -88,6 +89,7 @@ def export(
     metadata: Mapping[str, Any] | None = None,
     calibration: Sequence[Tensor] | None = None,
     check: Callable[[Exported, str], None] | None = None,
+    scatter: bool = True,
 ) -> ExportReport:
     """Write a model into a file for a runtime, and check that the file gives what the model gives.
 
@@ -107,6 +109,8 @@ def export(
         calibration: With int8: batches of real images, from which the ranges of int8 are taken.
         check: Called with the loaded file and its precision before the file takes its place; it
             raises InputError to refuse the file.
+        scatter: Whether the graph may add by a scatter with a reduction, which TensorRT does not
+            have; else groups are summed by a product with ones, which takes more operations.
 
     Returns:
         What was written, and how well it agrees with the model at several sizes and batches.
@@ -161,13 +165,13 @@ def export(
         "shape": list(example.shape),
         "range": None if chosen.static else [chosen.smallest, chosen.largest, chosen.batches],
     }
-    with in_eval_mode(model):
+    with in_eval_mode(model), nullcontext() if scatter else sums_by_product():
         program = _record(model, example, chosen)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
             draft = Path(folder) / path.name
             floats = "fp32" if precision == "int8" else precision
-            in_floats = _write(program, draft, made, floats, written)
+            in_floats = _write(program, draft, made, floats, written, scatter)
             found = compare(model, load_exported(draft), chosen.examples(example))
             report = ExportReport(path, made, precision, chosen, found, written)
             if not report.worst <= BOUND[floats]:
@@ -233,7 +237,9 @@ class Tensors(nn.Module):
         return tuple(leaves(self.model(images)))
 
 
-def _write(program: Any, path: Path, made: str, precision: str, metadata: Any) -> list[str]:
+def _write(
+    program: Any, path: Path, made: str, precision: str, metadata: Any, scatter: bool
+) -> list[str]:
     """Write a graph; returns the names of its nodes that int8 leaves in floating point."""
     text = json.dumps(metadata)
     if made == "torch":
@@ -256,6 +262,8 @@ def _write(program: Any, path: Path, made: str, precision: str, metadata: Any) -
     import onnx
 
     graph: Any = onnx.load(str(onnx_path), load_external_data=False).graph
+    if not scatter:
+        _refuse_reductions(graph)
     names = in_floating_point(graph)
     if made == "onnx":
         return names
@@ -267,6 +275,20 @@ def _write(program: Any, path: Path, made: str, precision: str, metadata: Any) -
     for each in onnx_path.parent.glob(f"{onnx_path.name}*"):
         each.unlink()
     return names
+
+
+def _refuse_reductions(graph: Any) -> None:
+    """Raise InputError where a graph adds, or takes the least or most, by a scatter."""
+    for node in graph.node:
+        if not node.op_type.startswith("Scatter"):
+            continue
+        for each in node.attribute:
+            if each.name == "reduction" and each.s not in (b"", b"none"):
+                raise InputError(
+                    f"scatter=False: the graph has a {node.op_type} with reduction "
+                    f"{each.s.decode()!r}, which has no other form here; MiT++'s presets and rates "
+                    "have none"
+                )
 
 
 def _quantize(

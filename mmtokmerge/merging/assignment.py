@@ -12,6 +12,7 @@ from mmtokmerge.kernels.gpu.switch import use_kernels
 from mmtokmerge.kernels.recording import is_exported, is_recorded, refuse_trace
 from mmtokmerge.kernels.residual import residual
 from mmtokmerge.kernels.rows import take_rows
+from mmtokmerge.merging.group_sums import group_sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +43,7 @@ class TokenAssignment:
         cls, groups: Tensor, num_groups: int, shared: int | None = None
     ) -> TokenAssignment:
         """Count the sizes of ``num_groups`` groups from ``groups (B, N)``."""
-        ones = torch.ones_like(groups)
-        sizes = groups.new_zeros(groups.shape[0], num_groups).scatter_add_(1, groups, ones)
+        sizes = group_sums(torch.ones_like(groups), groups, num_groups)
         return cls(groups, sizes, shared=shared)
 
     @classmethod
@@ -82,7 +82,7 @@ class TokenAssignment:
             counts = tuple(rank[:, -1].tolist())
             num_groups, padded = max(1, *counts), min(counts) < max(counts)
         ones = torch.ones_like(groups) if present is None else present.long()
-        sizes = groups.new_zeros(groups.shape[0], num_groups).scatter_add_(1, groups, ones)
+        sizes = group_sums(ones, groups, num_groups)
         return cls(groups, sizes, padded=padded, counts=counts)
 
     @property
@@ -147,15 +147,13 @@ class TokenAssignment:
         A sum over flat rows becomes ONNX's ScatterND, whose threads in onnxruntime 1.32 lose
         additions to the same row now and then: other numbers at each run.
         """
-        batch, length, channels = x.shape
-        groups = self.groups.expand(batch, length)
-        counts = self.sizes.expand(batch, -1).to(x.dtype)
+        groups = self.groups.expand(x.shape[0], x.shape[1])
+        counts = self.sizes.expand(x.shape[0], -1).to(x.dtype)
         if sizes is not None:
             weights = sizes.to(x.dtype)
             x = x * weights[..., None]
-            counts = torch.zeros_like(counts).scatter_add(1, groups, weights)
-        index = groups[..., None].expand(batch, length, channels)
-        sums = x.new_zeros(batch, self.num_groups, channels).scatter_add(1, index, x)
+            counts = group_sums(weights, groups, self.num_groups)
+        sums = group_sums(x, groups, self.num_groups)
         return sums / counts.masked_fill(counts == 0, 1)[..., None]
 
     def pick(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy.ndimage import binary_erosion, label
 
 from mmtokmerge.visualization.merged import MergedTokens
 
+RIMS = ((230, 60, 200), (255, 170, 0), (0, 200, 255), (120, 230, 60))
+"""Colours of groups that lie in several places, which photographs seldom have."""
 BORDER_STRENGTH = 0.5
 UNCOVERED_STRENGTH = 0.25
 
@@ -67,11 +70,54 @@ def draw_tokens(
         size: ``(H', W')`` of the picture, the image's own where None.
 
     Returns:
-        ``(H', W', 3)`` uint8.
+        ``(H', W', 3)`` uint8; of the groups that lie in several places the most scattered ones have
+        a rim, each in a colour of its own.
     """
     image = resize_nearest(image, size or image.shape[:2])
     groups = tokens.groups(index).cpu().numpy()
-    return draw_covered(image, tokens.covered, lambda part: draw_groups(part, groups, tokens.hw))
+
+    def draw(part: np.ndarray) -> np.ndarray:
+        return rim_scattered(draw_groups(part, groups, tokens.hw), groups, tokens.hw)
+
+    return draw_covered(image, tokens.covered, draw)
+
+
+def scattered_groups(groups: np.ndarray, hw: tuple[int, int], most: int) -> list[int]:
+    """The groups that lie in the most places, from the most on; those in one place are none.
+
+    Args:
+        groups: ``(h*w,)`` integers from 0.
+        hw: The grid ``(h, w)``.
+        most: How many, at most.
+    """
+    grid = np.asarray(groups).reshape(hw)
+    places = {}
+    for group, count in zip(*np.unique(grid, return_counts=True)):
+        if count > 1:
+            places[int(group)] = int(label(grid == group)[1])
+    ranked = sorted(places, key=lambda group: (-places[group], group))
+    return [group for group in ranked if places[group] > 1][:most]
+
+
+def rim_scattered(
+    picture: np.ndarray, groups: np.ndarray, hw: tuple[int, int], most: int = 4
+) -> np.ndarray:
+    """Give the most scattered groups a rim, so that one that lies apart is seen to be one.
+
+    Args:
+        picture: ``(H, W, 3)`` uint8, of :func:`draw_groups`.
+        groups: ``(h*w,)`` integers from 0.
+        hw: The grid ``(h, w)``.
+        most: How many groups, at most as many as there are colours.
+    """
+    drawn = picture.copy()
+    labels = resize_nearest(np.asarray(groups).reshape(hw), picture.shape[:2])
+    cell = min(side / cells for side, cells in zip(picture.shape[:2], hw))
+    width = max(1, round(cell / 8))
+    for colour, group in zip(RIMS, scattered_groups(groups, hw, most)):
+        own = labels == group
+        drawn[own & ~binary_erosion(own, iterations=width, border_value=0)] = colour
+    return drawn
 
 
 def draw_covered(

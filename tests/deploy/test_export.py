@@ -502,3 +502,45 @@ def test_int8_without_what_it_needs_is_a_sentence(
 ) -> None:
     with pytest.raises(InputError, match=sentence):
         export(own(), torch.zeros(1, 3, 256, 256), tmp_path / name, **settings)
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_a_graph_without_a_scatter_that_adds(static: bool, tmp_path: Path) -> None:
+    """Groups are summed by a product: the same numbers, standard operators alone."""
+    onnx = pytest.importorskip("onnx")
+    models = pytest.importorskip("mmtokmerge.models")
+    arch = dict(embed_dims=16, num_layers=(1, 1, 1, 1))
+    network = models.MiTPlusPlus(arch, merging="hq", proportional=True).eval()
+    images = torch.randn(1, 3, 256, 288)
+    found = {}
+    for scatter in (True, False):
+        path = tmp_path / f"{scatter}.onnx"
+        report = export(network, images, path, sizes=Sizes(static=static), scatter=scatter)
+        assert report.worst < 1e-4
+        nodes = onnx.load(str(path)).graph.node
+        found[scatter] = {
+            attribute.s
+            for node in nodes
+            if node.op_type.startswith("Scatter")
+            for attribute in node.attribute
+            if attribute.name == "reduction"
+        }
+    assert b"add" in found[True] and found[False] <= {b"none"}
+
+
+def test_what_needs_a_scatter_says_so(tmp_path: Path) -> None:
+    models = pytest.importorskip("mmtokmerge.models")
+    network = models.VisionTransformer(
+        dict(embed_dims=32, num_layers=2, num_heads=2),
+        img_size=64,
+        reducers=[dict(type="mmtokmerge.ToMe", layer=1, num_merged=2)],
+    ).eval()
+    with pytest.raises(InputError, match="has no other form here"):
+        export(
+            network,
+            torch.randn(1, 3, 64, 64),
+            tmp_path / "m.onnx",
+            sizes=Sizes(static=True),
+            scatter=False,
+        )
+    assert not (tmp_path / "m.onnx").exists()

@@ -310,9 +310,9 @@ def test_shapes_batches_and_baselines_are_read():
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--dtype", "fp8"], "dtype='fp8' is unknown, allowed are fp32, fp16, bf16."),
-        (["--device", "tpu"], "device='tpu' is unknown, allowed are cpu, cuda."),
-        (["--part", "neck"], "part='neck' is unknown, allowed are model, encoder, head."),
+        (["--dtype", "fp8"], "dtype='fp8' is unknown, allowed are 'fp32', 'fp16', 'bf16', 'int8'"),
+        (["--device", "tpu"], "device='tpu' is unknown, allowed are 'cpu', 'cuda'"),
+        (["--part", "neck"], "part='neck' is unknown, allowed are 'model', 'encoder', 'head'"),
         (["--shape", "31", "64"], "shape 31 64 is too small"),
         (["--shape", "64"], "--shape '64' must be two whole numbers"),
         (["--batch-size", "0"], "batch_size=0 must be at least 1."),

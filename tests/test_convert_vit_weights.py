@@ -283,5 +283,5 @@ def test_weights_that_do_not_fit_are_one_sentence(
 
 
 def test_unknown_sources_are_refused() -> None:
-    with pytest.raises(ValueError, match="is unknown, allowed are auto, timm, mmpretrain"):
+    with pytest.raises(ValueError, match="is unknown, allowed are 'auto', 'timm', 'mmpretrain'"):
         convert_vit({}, source="nvlabs")

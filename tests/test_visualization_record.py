@@ -10,7 +10,7 @@ from mmseg.models import SegDataPreProcessor
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmtokmerge.merging.segformer.presets import Matcher
+from mmtokmerge.merging import BipartiteMatcher, CellPooling
 from mmtokmerge.merging.trace import is_traced
 from mmtokmerge.models import MiTPlusPlus
 from mmtokmerge.visualization import encode_one, merges, record_assignments
@@ -35,14 +35,20 @@ def hooks_of(model: nn.Module) -> int:
 @torch.no_grad()
 def test_records_what_the_model_itself_merges(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = encoder(BOTH), torch.randn(2, 3, 72, 100)
-    own, assign = [], Matcher.assign
+    own: list[Any] = []
 
-    def spy(matcher: Matcher, tokens: torch.Tensor, hw: tuple[int, int]) -> Any:
-        own.append(assign(matcher, tokens, hw))
-        return own[-1]
+    def spied(kind: type) -> Any:
+        assign = kind.assign
+
+        def spy(matcher: Any, tokens: torch.Tensor, hw: tuple[int, int]) -> Any:
+            own.append(assign(matcher, tokens, hw))
+            return own[-1]
+
+        return spy
 
     with monkeypatch.context() as patch:
-        patch.setattr(Matcher, "assign", spy)
+        for kind in (BipartiteMatcher, CellPooling):
+            patch.setattr(kind, "assign", spied(kind))
         expected = model(x)  # queries and keys for each of two blocks, then queries for each of two
     assert len(own) == 6
     with record_assignments(model) as records:

@@ -178,20 +178,25 @@ def _warm_up(result: Result, candidate: Candidate, settings: Settings, timer: Ti
         result.batch_size = settings.batch_size or best_batch(make, timer, fits_twice)
         begun = time.perf_counter()
         step = make(result.batch_size)
-        timer(step)
-        result.setup = time.perf_counter() - begun
         images = random_images(candidate, settings, result.shape, result.batch_size)
         count(result, candidate, settings, images)
-        warm_up(result, candidate, step, settings, timer)
+        warm_up(result, candidate, step, settings, timer, begun)
     return None if result.note else step
 
 
 def warm_up(
-    result: Result, candidate: Candidate, step: Step, settings: Settings, timer: Timer
+    result: Result,
+    candidate: Candidate,
+    step: Step,
+    settings: Settings,
+    timer: Timer,
+    begun: float | None = None,
 ) -> None:
-    """Run a step and set its peak memory."""
-    for _ in range(settings.warmup):
+    """Run a step, and set its peak memory and how long after ``begun`` the first one had ended."""
+    for number in range(settings.warmup):
         timer(step)
+        if number == 0 and begun is not None:
+            result.setup = time.perf_counter() - begun
     growth = memory.peak_growth(getattr(step, "launched", step), settings.device)
     if growth is not None:
         optimizer: Any = getattr(step, "optimizer", None)

@@ -58,6 +58,10 @@ def predict(args: Namespace) -> dict[str, float]:
     is_pose = cfg.get("default_scope") == "mmpose"
     if is_pose and (args.tile or args.compare):
         raise InputError("--tile and --compare are for segmentation, but this config is of pose.")
+    if is_exported(args.checkpoint) and (args.tokens or args.compare):
+        raise InputError(
+            f"--tokens and --compare look into a model, and {args.checkpoint} is an exported file."
+        )
     refuse_for_these(args, sources, is_pose)
     mine = share(sources)
     console = make_console()
@@ -67,10 +71,6 @@ def predict(args: Namespace) -> dict[str, float]:
     left = [source for source in mine if args.again or not finished(args.out, source, is_pose)]
     if len(left) < len(mine):
         console.print(f"{len(mine) - len(left)} of {len(mine)} are there already (--again redoes)")
-    if is_exported(args.checkpoint) and (args.tokens or args.compare):
-        raise InputError(
-            f"--tokens and --compare look into a model, and {args.checkpoint} is an exported file."
-        )
     loaded = load_model(cfg, args.checkpoint, own_device(args.device), exported=True)
     Settings(args.out).write(args)
     worker = (_Pose if is_pose else _Segmentation)(loaded, cfg, args)

@@ -138,8 +138,8 @@ def test_an_empty_batch() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(rate=0.5, match="near"), "match='near'.*'global' and 'local'"),
-        (dict(rate=0.5, destination="center"), "destination='center'.*'corner' and 'centre'"),
+        (dict(rate=0.5, match="near"), "match='near'.*'global', 'local'"),
+        (dict(rate=0.5, destination="center"), "destination='center'.*'corner', 'centre'"),
         (dict(threshold=0.5, match="local"), "destination and match go with rate"),
         (dict(threshold=0.5, destination="centre"), "destination and match go with rate"),
     ],

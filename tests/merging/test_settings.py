@@ -157,7 +157,7 @@ def test_one_switch_for_all_stages() -> None:
         (stages(proportional=True, r_q=0.5), ValueError, "proportional=True.*r_kv"),
         (stages(r_kv=0.5, proportional=1), TypeError, "proportional.*1"),
         # options beyond the paper
-        (stages(r_q=0.5, match="near"), ValueError, "stage 1.*match='near'.*'global' and 'local'"),
+        (stages(r_q=0.5, match="near"), ValueError, "stage 1.*match='near'.*'global', 'local'"),
         (stages(r_q=0.5, destination=None), ValueError, "stage 1.*destination=None.*'centre'"),
         (stages(q_mode="n2d", unmerge=["copy"]), ValueError, r"unmerge=\['copy'\].*'bilinear'"),
         (stages(r_q=0.5, reuse=0), ValueError, "stage 1.*reuse=0"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmtokmerge.merging import Matcher, TokenAssignment
+from mmtokmerge.merging import BipartiteMatcher, TokenAssignment
 from mmtokmerge.models import MiTPlusPlus
 
 TINY = dict(embed_dims=8, num_layers=[1, 2, 1, 1])
@@ -228,13 +228,13 @@ def test_blocks_share_a_matching(
     reuse: int, matchings: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[int, int]] = []
-    assign = Matcher.assign
+    assign = BipartiteMatcher.assign
 
-    def counted(self: Matcher, x: torch.Tensor, hw: tuple[int, int]) -> TokenAssignment:
+    def counted(self: BipartiteMatcher, x: torch.Tensor, hw: tuple[int, int]) -> TokenAssignment:
         calls.append(hw)
         return assign(self, x, hw)
 
-    monkeypatch.setattr(Matcher, "assign", counted)
+    monkeypatch.setattr(BipartiteMatcher, "assign", counted)
     merging = [dict(r_kv=0.5, reuse=reuse), {}, dict(r_q=0.5), {}]
     model = build(merging, arch=dict(embed_dims=8, num_layers=[5, 1, 2, 1])).eval()
     model(torch.randn(1, 3, 128, 128))

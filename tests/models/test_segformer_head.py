@@ -144,7 +144,7 @@ def test_linear_projections_have_a_bias_and_no_norm() -> None:
 
 
 def test_unknown_settings_are_one_sentence() -> None:
-    with pytest.raises(ValueError, match=r"projection='mlp'.*'conv' and 'linear'"):
+    with pytest.raises(ValueError, match=r"projection='mlp'.*'conv', 'linear'"):
         SegformerHead(**settings(projection="mlp"))
     with pytest.raises(ValueError, match=r"interpolate_mode='cubic'.*'bilinear'.*'nearest'"):
         SegformerHead(**settings(interpolate_mode="cubic"))

@@ -44,11 +44,13 @@ def test_every_config_builds_and_runs_in_a_fresh_python() -> None:
     assert run.returncode == 0, run.stderr[-3000:]
     done = json.loads(run.stdout.strip().splitlines()[-1])
     assert set(done) == NAMES
-    for name, result in done.items():
+    ran = {name: result for name, result in done.items() if result["fp32"] is not None}
+    assert {name[:2] for name in ran} == {"b0", "b1"}
+    for name, result in ran.items():
         values = result["fp32"] + result["bf16"]
         assert all(map(math.isfinite, values)), name
         assert result["bf16"][0] == pytest.approx(result["fp32"][0], rel=0.1), name
-    for name in NAMES:  # a preset that merges changes what is predicted
+    for name in ran:  # a preset that merges changes what is predicted
         plain = name.rsplit("_", 1)[0] + "_none"
         assert (done[name]["fp32"] == done[plain]["fp32"]) == (name == plain), name
     sizes = {name.split("_")[1]: (r["input"], r["heatmap"], r["sigma"]) for name, r in done.items()}

@@ -33,7 +33,7 @@ def check(dtype: torch.dtype) -> str | None:
     return first_difference(torch.device("cpu"), dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_check_at_first_use_agrees(dtype: torch.dtype, run: Run) -> None:
     assert run(check, dtype) is None
 

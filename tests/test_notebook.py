@@ -26,7 +26,7 @@ def test_the_cells_run() -> None:
         for output in cell.get("outputs", [])
     ]
     assert any("times as fast as none" in text for text in printed)
-    assert sum("image/png" in str(cell.get("outputs")) for cell in content["cells"]) == 3
+    assert sum("image/jpeg" in str(cell.get("outputs")) for cell in content["cells"]) == 3
 
 
 def test_it_stands_there_executed() -> None:

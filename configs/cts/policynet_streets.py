@@ -18,16 +18,16 @@ model = dict(
     pretrained=False,
     data_preprocessor=dict(_base_.policy_network.data_preprocessor, size=(256, 512)),
 )
-max_iters = 600
+max_iters = 200
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), weight_decay=1e-3),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=40),
-    dict(type="PolyLR", eta_min=0.0, power=1.0, by_epoch=False, begin=40, end=max_iters),
+    dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=20),
+    dict(type="PolyLR", eta_min=0.0, power=1.0, by_epoch=False, begin=20, end=max_iters),
 ]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=max_iters // 3)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=max_iters // 2)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 default_hooks = dict(checkpoint=dict(interval=100, save_best="precision", max_keep_ckpts=2))

@@ -143,7 +143,7 @@ def _check_positive(path: str, value: Any, more: str = "") -> None:
 def _check_prefix(path: str, dataset: Mapping[str, Any]) -> None:
     """Refuse a key of ``data_prefix`` that neither mmseg's nor mmpose's data sets read."""
     prefix = dataset.get("data_prefix")
-    allowed = {"img_path", "seg_map_path", "depth_map_path", "img", "img_path2"}
+    allowed = {"img_path", "seg_map_path", "depth_map_path", "img"}
     if isinstance(prefix, Mapping):
         for key in prefix:
             if key not in allowed and did_you_mean(key, allowed):

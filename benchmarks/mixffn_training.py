@@ -209,7 +209,7 @@ def compare(args: Namespace) -> None:
         row |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
         rows.append([str(row.get(head, "")) for head in HEADS])
     write_bytes(args.out.with_suffix(".csv"), csv_text(HEADS, rows).encode())
-    shown = [[row[0], row[3], *(spread(row, at) for at in (4, 8)), row[11]] for row in rows]
+    shown = [[row[0], row[3], *(spread(row, at) for at in (4, 8)), row[12]] for row in rows]
     heads = ["trial", "mIoU", "difference", "mIoU_small's difference", "speed over plus"]
     title = f"{args.config}, fine-tuned for {args.iterations} iterations, timed at {height}x{width}"
     write_bytes(args.out.with_suffix(".md"), f"{markdown_table(heads, shown, title)}\n".encode())

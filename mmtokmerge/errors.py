@@ -12,3 +12,7 @@ class InputError(ValueError):
 
 class InputTypeError(InputError, TypeError):
     """Bad input of the wrong type; also a :class:`TypeError`."""
+
+
+class UnreadableInput(InputError):
+    """One file among many that is cut off or of no known format: the others may be read."""

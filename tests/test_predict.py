@@ -193,7 +193,7 @@ def test_results_of_other_settings_are_not_taken_for_these(tmp_path: Path) -> No
     assert "1 pictures or frames" in predict(*words)
     assert "1 of 1 are there already" in predict(*words)
     said = predict(*words, "--compare", "none", "--tile", 64, "--overlap", 8)
-    assert "holds results of other settings" in said and "1 pictures or frames" in said
+    assert "1 of 1 are there with other settings" in said and "1 pictures or frames" in said
     assert (tmp_path / "out" / "a_compare.png").is_file()
 
 

@@ -18,8 +18,9 @@ from mmengine.config import Config
 
 from mmtokmerge.deploy.runtimes import is_exported
 from mmtokmerge.engine.loading import LoadedModel, load_model, read_config
-from mmtokmerge.errors import InputError
+from mmtokmerge.errors import InputError, UnreadableInput
 from mmtokmerge.inference.predictor import PosePredictor, SegmentationPredictor
+from mmtokmerge.inference.records import Records
 from mmtokmerge.inference.sources import (
     Source,
     count_frames,
@@ -65,14 +66,18 @@ def predict(args: Namespace) -> dict[str, float]:
     refuse_for_these(args, sources, is_pose)
     mine = share(sources)
     console = make_console()
-    if not args.again and not Settings(args.out).same(args):
-        console.print(f"{args.out} holds results of other settings, which are made anew")
-        args.again = True
-    left = [source for source in mine if args.again or not finished(args.out, source, is_pose)]
+    records = Records(args.out, args)
+    left = [
+        source
+        for source in mine
+        if args.again or not records.finished(source, last_result(args.out, source, is_pose))
+    ]
+    other = sum(records.made_otherwise(source) for source in left)
+    if other and not args.again:
+        console.print(f"{other} of {len(mine)} are there with other settings and are made anew")
     if len(left) < len(mine):
         console.print(f"{len(mine) - len(left)} of {len(mine)} are there already (--again redoes)")
     loaded = load_model(cfg, args.checkpoint, own_device(args.device), exported=True)
-    Settings(args.out).write(args)
     worker = (_Pose if is_pose else _Segmentation)(loaded, cfg, args)
     total = sum(worker.steps(source) for source in left)
     start, frames = time.monotonic(), 0
@@ -81,8 +86,10 @@ def predict(args: Namespace) -> dict[str, float]:
         for source in left:
             try:
                 frames += worker.run(source, advance)
-            except InputError as error:
+            except UnreadableInput as error:
                 broken.append(str(error))
+            else:
+                records.write(source)
     seconds = time.monotonic() - start
     console.print(
         f"{frames} pictures or frames in {seconds:.1f} s, {frames / max(seconds, 1e-9):.2f} a "
@@ -93,6 +100,13 @@ def predict(args: Namespace) -> dict[str, float]:
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise InputError(f"{len(broken)} of {len(left)} inputs were left out: {broken[0]}{more}")
     return {"frames": frames, "seconds": seconds}
+
+
+def last_result(out: Path, source: Source, is_pose: bool) -> Path:
+    """The file of a source's results that is written last."""
+    if source.is_video:
+        return out / f"{source.name}_overlay.mp4"
+    return out / f"{source.name}{KEYPOINTS if is_pose else LABELS}"
 
 
 def refuse_for_these(args: Namespace, sources: list[Source], is_pose: bool) -> None:
@@ -115,57 +129,11 @@ def own_device(device: str) -> str:
     return f"cuda:{rank}" if device == "cuda" and rank is not None else device
 
 
-class Settings:
-    """What the results in a folder were made with, so that others are not taken for them.
-
-    Args:
-        folder: Where predictions go.
-    """
-
-    EXTRA = ("tokens", "compare")  # more pictures beside the same results
-    KEYS = ("config", "cfg_options", "tile", "overlap", "min_score", *EXTRA)
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / ".predict.json"
-
-    def same(self, args: Namespace) -> bool:
-        """Whether the folder's results, if there are any, were made with these arguments."""
-        if not self.path.is_file():
-            return True
-        try:
-            before, now = json.loads(self.path.read_text()), self._of(args)
-            extra = {key: before.pop(key) for key in self.EXTRA}
-        except (ValueError, KeyError, AttributeError):
-            return False
-        asked = {key: now.pop(key) for key in self.EXTRA}
-        return before == now and all(asked[key] in (None, False, extra[key]) for key in asked)
-
-    def write(self, args: Namespace) -> None:
-        """Note the arguments."""
-        write_json(self.path, self._of(args))
-
-    def _of(self, args: Namespace) -> Any:
-        checkpoint = Path(args.checkpoint)
-        stat = checkpoint.stat() if checkpoint.is_file() else None
-        facts = [str(args.checkpoint), stat and stat.st_size, stat and stat.st_mtime_ns]
-        found = {key: getattr(args, key, None) for key in self.KEYS}
-        return json.loads(json.dumps({**found, "checkpoint": facts}, default=str))
-
-
 def share(sources: list[Source]) -> list[Source]:
     """This process's part of the sources under torchrun or Slurm, none of them twice."""
     rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
     world = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
     return sources[rank::world]
-
-
-def finished(out: Path, source: Source, is_pose: bool) -> bool:
-    """Whether a source's last result is there: a run that was stopped goes on behind it."""
-    if source.is_camera:
-        return False
-    if source.is_video:
-        return (out / f"{source.name}.done").is_file()
-    return (out / f"{source.name}{KEYPOINTS if is_pose else LABELS}").is_file()
 
 
 class _Worker(ABC):
@@ -217,7 +185,6 @@ class _Worker(ABC):
                 writer.release()
         if rows and rows[0] is not None:
             write_json(self.out / f"{source.name}{KEYPOINTS}", rows)
-        write_json(self.out / f"{source.name}.done", {"frames": len(rows)})
         return len(rows)
 
 
@@ -246,7 +213,6 @@ class _Segmentation(_Worker):
             self._tokens(picture, name)
         if self.args.compare:
             self._compare(picture, labels, name)
-        # Written last: a picture whose labels are there is finished.
         write_picture(self.out / f"{name}{LABELS}", labels.astype(kind))
 
     def _labels(

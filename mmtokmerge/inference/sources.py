@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmtokmerge.errors import InputError
+from mmtokmerge.errors import InputError, UnreadableInput
 from mmtokmerge.visualization.pictures import decode_picture
 
 PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -91,7 +91,7 @@ def read_picture(path: str) -> np.ndarray:
     try:
         content = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise UnreadableInput(f"{path} cannot be read: {error.strerror}.") from error
     return decode_picture(content, path)
 
 
@@ -107,7 +107,7 @@ def frames_of(source: Source) -> Iterator[np.ndarray]:
     video = cv2.VideoCapture(int(source.path) if source.path.isdigit() else source.path)
     try:
         if not video.isOpened():
-            raise InputError(f"{source.path} cannot be opened as a video or camera.")
+            raise UnreadableInput(f"{source.path} cannot be opened as a video or camera.")
         while True:
             read, frame = video.read()
             if not read:

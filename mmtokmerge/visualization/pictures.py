@@ -9,7 +9,7 @@ import cv2
 import mmengine.fileio as fileio
 import numpy as np
 
-from mmtokmerge.errors import InputError
+from mmtokmerge.errors import UnreadableInput
 from mmtokmerge.reporting.files import write_image
 
 
@@ -52,7 +52,7 @@ def decode_picture(content: np.ndarray, name: str) -> np.ndarray:
         if picture is not None:
             break
     if picture is None:
-        raise InputError(f"{name} is cut off or no picture.")
+        raise UnreadableInput(f"{name} is cut off or no picture.")
     if picture.ndim == 2:
         picture = picture[..., None]
     if picture.shape[2] < 3:

@@ -58,6 +58,7 @@ POLICIES = {
     "camvid": ((288, 352), 39, "split"),
 }
 SIZES = ("small", "large")
+STREETS = "segmenter_vit-t_streets"
 TABLE_1 = {31: 931, 41: 901, 79: 787, 103: 715, 131: 631, 156: 556, 192: 448, 224: 352, 256: 256}
 NETWORK, ORACLE = "mmtokmerge.NetworkPolicy", "mmtokmerge.OraclePolicy"
 LABELS, PREVIOUS = "mmtokmerge.SegmentationPolicy", "mmtokmerge.PreviousFramePolicy"
@@ -94,6 +95,7 @@ def test_the_configs_are_those_promised() -> None:
     names |= {f"policynet_{data}" for data in POLICIES}
     names |= {f"policynet_{size}_ade20k" for size in SIZES}
     names |= {"fcn_mobilenetv2_ade20k", "deeplabv3plus_r101_ade20k"}
+    names |= {"policynet_streets", f"{STREETS}_cts", f"{STREETS}_cts-algm"}
     assert {path.stem for path in FOLDER.glob("*.py")} == names
     sweep = {f"table1_{kind}-{s}" for kind in ("cts", "random") for s in TABLE_1}
     assert {path.stem for path in (FOLDER / "ablations").glob("*.py")} == sweep | set(ABLATIONS)
@@ -318,3 +320,14 @@ def ready(cfg: Config, weights: str) -> Any:
     for reducer in model.backbone.get("reducers", ()):
         reducer.threshold = 0.5
     return model
+
+
+@pytest.mark.parametrize("name", ["cts", "cts-algm"])
+def test_streets_share_two_fifths_of_a_window(name: str) -> None:
+    cfg = read(f"{STREETS}_{name}")
+    assert cfg.model.type == "mmtokmerge.SharingEncoderDecoder"
+    assert cfg.model.test_cfg.crop_size == (256, 512)
+    assert tokens(cfg, (256, 512)) == 512 - 3 * 51
+    assert cfg.model.backbone.img_size == (256, 512)
+    policy = read("policynet_streets")
+    assert policy.model.pretrained is False and policy.model.type == "mmtokmerge.PolicyNetwork"

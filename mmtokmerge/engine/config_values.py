@@ -37,7 +37,7 @@ POSE_TEST = {
 FLIP_MODES = ("heatmap", "udp_combined", "offset")
 DATA_MODES = ("topdown", "bottomup")
 MODES = ("whole", "slide")
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "NOTSET")
+LEVELS = ("DEBUG", "INFO", "WARNING", "WARN", "ERROR", "CRITICAL", "FATAL", "NOTSET")
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 

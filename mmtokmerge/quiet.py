@@ -36,3 +36,8 @@ def quiet_imports() -> Iterator[None]:
             yield
     finally:
         stream.hushed = False
+
+
+def ignore_known_warnings() -> None:
+    """Leave out what mmseg's losses warn of in every model, whether it trains or not."""
+    warnings.filterwarnings("ignore", message="Default ``avg_non_ignore``")

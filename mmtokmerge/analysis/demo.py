@@ -31,6 +31,7 @@ from mmtokmerge.measure.samples import Samples
 from mmtokmerge.measure.timing import interleave, wall_timer
 from mmtokmerge.models.weights.fit import load_weights
 from mmtokmerge.models.weights.safe_load import load_weights_safely
+from mmtokmerge.quiet import ignore_known_warnings
 from mmtokmerge.reporting.console import progress_bar
 from mmtokmerge.reporting.files import write_bytes, write_json, write_text
 from mmtokmerge.reporting.tables import markdown_table, rich_table
@@ -93,6 +94,7 @@ def run_demo(checkpoint: Path, out: Path, images: int, runs: int, console: Conso
     start = time.monotonic()
     load_weights_safely()
     MMLogger.get_current_instance().setLevel("ERROR")
+    ignore_known_warnings()
     settings = StreetSet(train=1, val=images)
     console.print(f"1/4  drawing {images} streets of {settings.width}x{settings.height} pixels")
     streets = out / "streets"

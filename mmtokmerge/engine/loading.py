@@ -22,6 +22,7 @@ from mmtokmerge.engine.policies import check_policies
 from mmtokmerge.errors import InputError
 from mmtokmerge.models.weights.fit import is_threshold, load_weights
 from mmtokmerge.models.weights.safe_load import load_weights_safely
+from mmtokmerge.quiet import ignore_known_warnings
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def load_model(
             raise InputError(f"{checkpoint} is an exported file, but this needs a model's weights.")
         return LoadedModel(_load_exported(cfg, checkpoint, scope), {})
     load_weights_safely()
+    ignore_known_warnings()
     import_scope(scope)
     if scope == "mmpose":
         from mmpose.apis import init_model

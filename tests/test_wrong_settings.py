@@ -321,3 +321,25 @@ def test_a_config_without_a_model_is_refused(tmp_path: Path) -> None:
             assert str(path) in str(error)
         else:
             assert isinstance(cfg, Config) and "model" not in cfg
+
+
+@pytest.mark.parametrize(
+    ("name", "best", "near"),
+    [
+        ("b0_coco_none", "PCKK@0.05", "PCK@0.05"),
+        ("b0_coco_none", "coco/APP", "coco/AP"),
+        ("b0_stick_none", "PCK@0.2", "PCK@0.1"),
+    ],
+)
+def test_save_best_of_pose_names_a_metric(name: str, best: str, near: str) -> None:
+    pytest.importorskip("mmpose")
+    import_scope("mmpose")
+    cfg = load_config(name)
+    check_names(cfg)
+    for right in ("PCK@0.1", "mean_error", "auto"):
+        cfg.default_hooks.checkpoint.save_best = right
+        check_names(cfg)
+    cfg.default_hooks.checkpoint.save_best = best
+    with pytest.raises(InputError, match="is not reported by val_evaluator") as caught:
+        check_names(cfg)
+    assert near in str(caught.value)

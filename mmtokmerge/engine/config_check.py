@@ -72,6 +72,11 @@ FREE = {"type", "_scope_", "_delete_"}
 ADDED = {"optim_wrapper": {"paramwise_cfg", "constructor"}}
 """Keys that mmengine reads beside the arguments of what it builds."""
 BARE = (object, nn.Module, BaseModule)
+COCO_NAMES = (
+    *("AP", "AP .5", "AP .75", "AP (M)", "AP (L)"),
+    *("AR", "AR .5", "AR .75", "AR (M)", "AR (L)"),
+)
+"""What mmpose's CocoMetric reports of whole bodies' keypoints."""
 IOU_NAMES = {
     "mIoU": ("aAcc", "mIoU", "mAcc"),
     "mDice": ("aAcc", "mDice", "mAcc"),
@@ -119,7 +124,15 @@ def _check_save_best(cfg: Config) -> None:
     evaluators = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
     allowed = {"auto"}
     for each in evaluators:
-        if not isinstance(each, Mapping) or not str(each.get("type")).endswith("IoUMetric"):
+        kind = str(each.get("type")) if isinstance(each, Mapping) else ""
+        if kind.endswith("BoxPCK"):
+            marks = each.get("thresholds", (0.1, 0.05))
+            allowed |= {*(f"PCK@{mark:g}" for mark in marks), "mean_error"}
+            continue
+        if kind.split(".")[-1] == "CocoMetric":
+            allowed |= {f"{each.get('prefix') or 'coco'}/{name}" for name in COCO_NAMES}
+            continue
+        if not kind.endswith("IoUMetric"):
             return
         prefix = f"{each['prefix']}/" if each.get("prefix") else ""
         for metric in each.get("iou_metrics") or ("mIoU",):

@@ -39,5 +39,9 @@ def quiet_imports() -> Iterator[None]:
 
 
 def ignore_known_warnings() -> None:
-    """Leave out what mmseg's losses warn of in every model, whether it trains or not."""
+    """Leave out what mmseg's losses warn of in every model that is built.
+
+    The default that they warn of is mmseg's own, which our configs keep on purpose; a model that is
+    loaded to predict has no use for a loss. ``train`` does not call this: there it is still said.
+    """
     warnings.filterwarnings("ignore", message="Default ``avg_non_ignore``")

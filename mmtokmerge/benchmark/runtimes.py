@@ -73,7 +73,6 @@ def exported_step(
     Raises:
         InputError: It cannot be exported.
     """
-    # The folder goes with the step that holds it.
     folder = tempfile.TemporaryDirectory(prefix="mmtokmerge-benchmark-")
     path = Path(folder.name) / f"model{SUFFIXES[runtime]}"
     quantized = dict(precision="int8", calibration=[images]) if dtype == "int8" else {}
@@ -83,5 +82,6 @@ def exported_step(
     def step() -> Any:
         return exported.run(images)
 
+    # The runtime may read the file while it runs: the folder is removed with the step.
     step.folder = folder  # type: ignore[attr-defined]
     return step

@@ -147,7 +147,7 @@ def run(args: argparse.Namespace) -> None:
     console = make_console()
     check = None
     if args.check is not None:
-        check = Check(cfg, model, network, args.check, sizes, example.shape)
+        check = Check(cfg, model, network, args.check, sizes, example.shape, console)
     console.print(f"exporting {Path(args.config).stem} to {out}: a minute or so")
     calibration = None
     if args.precision == "int8":

@@ -198,7 +198,7 @@ class _Segmentation(_Worker):
             return super().steps(source)
         try:
             shape = next(iter(frames_of(source))).shape
-        except InputError:  # said when its turn comes
+        except UnreadableInput:  # said when its turn comes
             return 0
         return count_tiles(shape, self.args.tile, self.args.overlap)
 

@@ -61,8 +61,8 @@ def calibration_images(
 class Check:
     """Compares a file with its model on images of the config's test set.
 
-    They are read when this is made, so that images that the file will not take are known before it
-    is written.
+    Their sizes are looked at when this is made, so that images that the file will not take are
+    known before it is written; none is held in between.
 
     Args:
         cfg: The config.
@@ -71,6 +71,7 @@ class Check:
         number: How many images.
         sizes: Which images the file will take.
         shape: Of its batch where it takes one size alone.
+        console: Where progress is shown.
 
     Raises:
         InputError: There are fewer images, or the file will not take one.
@@ -84,11 +85,14 @@ class Check:
         number: int,
         sizes: Sizes,
         shape: Sequence[int],
+        console: Console,
     ) -> None:
+        self.cfg, self.model = cfg, model
         self.network = network
         self.number = number
-        self.inputs = [each for parts in inputs_of(cfg, model, "test", number) for each in parts]
-        for images in self.inputs:
+        self.console = console
+        self.share = 0.0
+        for images in self._inputs("looking at test images"):
             if sizes.static and list(images.shape) != list(shape):
                 raise InputError(
                     f"--check: the test's network sees {list(images.shape)}, but a --static file "
@@ -96,7 +100,6 @@ class Check:
                 )
             if not sizes.static:
                 sizes.check(images)
-        self.share = 0.0
 
     @torch.no_grad()
     def __call__(self, exported: Exported, precision: str) -> None:
@@ -106,7 +109,7 @@ class Check:
             InputError: Fewer agree than must.
         """
         equal = total = 0
-        for images in self.inputs:
+        for images in self._inputs("checking"):
             found, expected = exported(images)[0], leaves(self.network(images))[0]
             same = self._same(found, expected)
             equal, total = equal + int(same.sum()), total + same.numel()
@@ -116,6 +119,12 @@ class Check:
                 f"the file was not written: on {self.number} images of the test set {self.what} "
                 f"agree on {self.share:.3%}, at least {LEAST[precision]:.1%} must in {precision}"
             )
+
+    def _inputs(self, words: str) -> Iterator[Tensor]:
+        with progress_bar(self.console, words, self.number) as advance:
+            for parts in inputs_of(self.cfg, self.model, "test", self.number):
+                yield from parts
+                advance()
 
     @property
     def what(self) -> str:

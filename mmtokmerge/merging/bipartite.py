@@ -91,7 +91,7 @@ def bipartite_matching(
         return match_by_threshold(x, threshold, sizes=sizes, share_count=share_count, most=most)
     if count is not None:
         return match_by_count(x, count)
-    assert rate is not None
+    assert rate is not None  # one of the three is given, as counted above
     cells = (2, 2) if stride is None else stride
     return match_by_rate(x, hw, rate=rate, stride=cells, destination=destination, match=match)
 

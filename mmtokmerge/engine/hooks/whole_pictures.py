@@ -18,7 +18,7 @@ class WholePictures(LocalVisBackend):
         """Write ``image (H, W, 3)`` RGB bytes to ``NAME_STEP.png``.
 
         Raises:
-            OSError: It cannot be written.
+            InputError: It cannot be written.
         """
         self.experiment  # noqa: B018  makes the folders
         write_picture(osp.join(self._img_save_dir, f"{name}_{step}.png"), image)

@@ -129,15 +129,23 @@ class CheckedPretrained(PretrainedInit):
         elif "Head" in name or "Neck" in name:
             load_pretrained(module, config)
         else:
-            before = {key: value.clone() for key, value in module.state_dict().items()}
-            super().__call__(module)
-            changed = sum(not v.equal(before[k]) for k, v in module.state_dict().items())
-            trained = sum(1 for _ in module.parameters())
-            if changed < trained / 2:
+            found = self._weights()
+            own = dict(module.named_parameters())
+            fits = sum(key in found and found[key].shape == own[key].shape for key in own)
+            if fits < len(own) / 2:
                 raise InputError(
-                    f"init_cfg.checkpoint {self.checkpoint} gave {name} {changed} of its {trained} "
-                    "weights: it is another model's, or its keys need init_cfg.prefix"
+                    f"init_cfg.checkpoint {self.checkpoint} has {fits} of the {len(own)} weights "
+                    f"of {name}: it is another model's, or its keys need init_cfg.prefix"
                 )
+            super().__call__(module)
+
+    def _weights(self) -> dict[str, Tensor]:
+        """The file's weights under the keys by which mmengine looks for them."""
+        content = CheckpointLoader.load_checkpoint(self.checkpoint, map_location="cpu")
+        weights = state_dict_of(content, self.checkpoint)
+        bare = {key.removeprefix("module."): value for key, value in weights.items()}
+        prefix = f"{self.prefix.rstrip('.')}." if self.prefix else ""
+        return {k.removeprefix(prefix): v for k, v in bare.items() if k.startswith(prefix)}
 
 
 def check_pretrained() -> None:

@@ -171,6 +171,18 @@ def test_training_needs_a_body_and_may_lack_a_head(kept: str) -> None:
     assert fitted.notes == ["w.pth has no decode_head: it starts from random weights."]
 
 
+def test_a_bare_body_is_known_under_a_bigger_head() -> None:
+    """A body in timm's own layout is not renamed where the model's has those very keys."""
+    timm = pytest.importorskip("timm")
+    model = nn.Module()
+    model.backbone = timm.create_model("vit_tiny_patch16_224", depth=1, num_classes=0)
+    model.decode_head = nn.Sequential(*(nn.Linear(2, 2) for _ in range(40)))
+    bare = model.backbone.state_dict()
+    assert len(bare) < len(model.state_dict()) / 2
+    fitted = fit_weights(model, bare, "vit.pth", training=True)
+    assert set(fitted.weights) == {f"backbone.{key}" for key in bare}
+
+
 def test_heads_of_transformers_may_have_other_classes() -> None:
     """Their class embeddings have the classes in another dimension than the first."""
     heads = pytest.importorskip("mmtokmerge.models.heads")

@@ -48,9 +48,10 @@ lint: install  ## ruff and mypy
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-test: lint  ## lint, then every test that this machine can run
+test: lint  ## lint, every test that this machine can run, then the documentation
 	$(PY) -m pytest $(PYTEST_ARGS)
 	$(MAKE) --no-print-directory test-hosts
+	$(MAKE) --no-print-directory docs
 
 test-hosts: $(HOSTS_STAMP)  ## the tests of `mmtokmerge.apply` with the newest version of each host
 	$(HOSTS)/bin/python -m pytest $(PYTEST_ARGS) tests/adapters -k "not timm and not mmseg"

@@ -23,10 +23,10 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
+from trials import folder_of, spread, test, trial_runner
 
 from mmtokmerge.commands.main import guard
-from mmtokmerge.engine.launch import build_runner, prepare, prepare_training
-from mmtokmerge.evaluation.intervals import Ratios, keeping_results, paired_difference
+from mmtokmerge.evaluation.intervals import paired_difference
 from mmtokmerge.kernels.depthwise import depthwise_activation
 from mmtokmerge.kernels.linear import linear
 from mmtokmerge.kernels.norm import call_norm
@@ -35,7 +35,6 @@ from mmtokmerge.layers.layout import to_map, to_tokens
 from mmtokmerge.measure.timing import interleave, wall_timer
 from mmtokmerge.models.backbones.mit_plus_plus import MiTBlock
 from mmtokmerge.models.weights.fit import load_weights
-from mmtokmerge.reporting.console import progress_bar
 from mmtokmerge.reporting.files import write_bytes
 from mmtokmerge.reporting.tables import csv_text, markdown_table
 
@@ -126,43 +125,16 @@ def change(backbone: Any, name: str) -> None:
             block.scale = nn.Parameter(torch.zeros(block.norm1.weight.shape))
 
 
-def folder_of(args: Namespace, name: str) -> Path:
-    """Where a trial's checkpoints are."""
-    return Path(args.work_dirs) / "".join(c if c.isalnum() else "_" for c in name)
-
-
 def runner_of(args: Namespace, name: str) -> Any:
     """A runner whose model is the trial's; it resumes where the trial was stopped."""
-    schedule = {
-        "train_cfg.max_iters": args.iterations,
-        "train_cfg.val_interval": args.iterations,
-        "optim_wrapper.optimizer.lr": args.lr,
-        "param_scheduler.0.end": 50,
-        "param_scheduler.1.begin": 50,
-        "param_scheduler.1.end": args.iterations,
-        "train_dataloader.num_workers": 0,
-        "val_dataloader.num_workers": 0,
-        "test_dataloader.num_workers": 0,
-        "default_hooks.checkpoint.interval": 100,
-        "default_hooks.checkpoint.max_keep_ckpts": 1,
-        "default_hooks.checkpoint.save_best": None,
-    }
-    cfg = prepare(
-        Namespace(
-            config=f"{args.config}_{TRIALS[name][0]}",
-            cfg_options=schedule,
-            launcher="none",
-            work_dir=str(folder_of(args, name)),
-        )
-    )
-    prepare_training(cfg, resume=True, amp=False)
-    return build_runner(cfg)
+    config = f"{args.config}_{TRIALS[name][0]}"
+    return trial_runner(config, folder_of(args.work_dirs, name), args.iterations, args.lr)
 
 
 def train(args: Namespace) -> None:
     """Fine-tune each trial that is not finished."""
     for name in args.only or TRIALS:
-        if (folder_of(args, name) / f"iter_{args.iterations}.pth").is_file():
+        if (folder_of(args.work_dirs, name) / f"iter_{args.iterations}.pth").is_file():
             continue
         runner = runner_of(args, name)
         load_weights(runner.model, args.checkpoint)
@@ -176,7 +148,7 @@ def compare(args: Namespace) -> None:
     """Test and time each trial that is trained."""
     console, models, found = Console(), {}, {}
     for name in TRIALS:
-        path = folder_of(args, name) / f"iter_{args.iterations}.pth"
+        path = folder_of(args.work_dirs, name) / f"iter_{args.iterations}.pth"
         if not path.is_file():
             console.print(f"{name} is not trained, left out")
             continue
@@ -214,25 +186,6 @@ def compare(args: Namespace) -> None:
     title = f"{args.config}, fine-tuned for {args.iterations} iterations, timed at {height}x{width}"
     write_bytes(args.out.with_suffix(".md"), f"{markdown_table(heads, shown, title)}\n".encode())
     console.print(args.out.with_suffix(".md").read_text())
-
-
-def spread(row: Sequence[str], at: int) -> str:
-    """A difference and its interval."""
-    return f"{row[at]} [{row[at + 1]}, {row[at + 2]}]" if row[at] else ""
-
-
-def test(runner: Any, name: str, console: Console) -> dict[str, Ratios]:
-    """What each image adds to the metrics."""
-    loader, evaluator = runner.test_dataloader, runner.build_evaluator(runner.cfg.test_evaluator)
-    loader = runner.build_dataloader(loader)
-    evaluator.dataset_meta = loader.dataset.metainfo
-    with progress_bar(console, name, len(loader)) as advance:
-        for batch in loader:
-            evaluator.process(runner.model.test_step(batch), batch)
-            advance()
-    with keeping_results(evaluator) as kept:
-        evaluator.evaluate(len(loader.dataset))
-    return kept
 
 
 def main() -> None:

@@ -47,6 +47,15 @@ WRONG: list[tuple[str, str]] = [
     ("model.backbone.init_cfg.type=Pretraind", "Pretraind"),
     ("model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.chekpoint=x", "checkpoint"),
     ("model.decode_head.norm_cfg.type=BNN", "BNN"),
+    (
+        "model.decode_head.init_cfg.type=Normal model.decode_head.init_cfg.layer=Conv9d",
+        "decode_head.init_cfg.layer='Conv9d'",
+    ),
+    (
+        "model.backbone.init_cfg.type=Constant model.backbone.init_cfg.layer=['Linear','LayerNom']"
+        " model.backbone.init_cfg.val=0",
+        "did you mean 'LayerNorm'",
+    ),
     ("model.decode_head.num_classes=eleven", "eleven"),
     ("model.decode_head.channels=0", "model.decode_head.channels"),
     ("model.decode_head.dropout_ratio=2", "dropout"),

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -25,6 +26,36 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr[-800:]
     return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source archive, built likewise."""
+    folder = tmp_path_factory.mktemp("sdist")
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "-o", str(folder)]
+    done = subprocess.run([*command, str(ROOT)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-800:]
+    return next(folder.glob("*.tar.gz"))
+
+
+def test_an_index_would_take_both(wheel: Path, sdist: Path) -> None:
+    command = [sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(sdist)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.count("PASSED") == 2, done.stdout + done.stderr
+
+
+def test_the_source_archive_carries_what_the_wheel_is_built_from(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    tracked = subprocess.run(
+        ["git", "ls-files", "mmtokmerge", "configs", "tools"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert set(tracked) - names == set()
+    assert {"README.md", "LICENSE", "model-index.yml"} <= names
 
 
 def test_the_wheel_carries_configs_tools_weights_and_types(wheel: Path) -> None:
@@ -80,5 +111,14 @@ def test_everything_works_by_name_from_an_empty_folder(wheel: Path, tmp_path: Pa
     workers = ["test_dataloader.num_workers=0", "val_dataloader.num_workers=0"]
     tested = run("test", "b0_demo_hq", weights, "--cfg-options", data, *workers)
     assert tested.returncode == 0, tested.stderr[-800:]
+    code = (
+        "import sys; from mmtokmerge.inferencers import MMSegInferencer as Inferencer\n"
+        "print(Inferencer('b0_demo_fast', device='cpu')(sys.argv[1])['predictions'].shape)"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, str(street)]
+    by_name = subprocess.run(
+        command, cwd=work, env=env, capture_output=True, text=True, check=False
+    )
+    assert "(512, 1024)" in by_name.stdout, by_name.stderr[-800:]
     wrong = run("train", "b0_demo_hqq")
     assert wrong.returncode == 1 and "did you mean" in wrong.stderr

@@ -19,9 +19,12 @@ examples:
 
 Of each picture NAME: NAME_overlay.png, the classes' colours over it, and NAME_labels.png, the class
 of each pixel; for pose NAME_keypoints.json and the drawn keypoints. A picture is taken as its EXIF
-data turns it; gray, transparent and 16-bit ones are read too. --tile cuts large pictures into
-overlapping tiles whose scores are blended; the memory grows with the width of a row of tiles, not
-with the picture. Several processes share the inputs. A run that was stopped goes on where it was.
+data turns it; gray, transparent and 16-bit ones are read too. With rasterio
+(pip install 'mmtokmerge[geo]') a TIFF's results are TIFFs of the same place on earth, in which 255
+stands for no data. --tile cuts large pictures into overlapping tiles whose scores are blended; with
+rasterio they are read and written tile by tile, in memory that does not grow with the picture
+(a TIFF whose blocks are tiles; PNG and JPEG are read by rows). Several processes share the inputs.
+A run that was stopped goes on where it was.
 """
 
 

@@ -24,6 +24,7 @@ from mmtokmerge.engine.config_values import check_values
 from mmtokmerge.engine.distributed import prepare_processes
 from mmtokmerge.engine.first_step import building
 from mmtokmerge.engine.fit_data import check_model_fits_data
+from mmtokmerge.engine.init_layers import check_init_layers
 from mmtokmerge.engine.policies import check_policies
 from mmtokmerge.engine.seeding import seed_train_samples
 from mmtokmerge.errors import InputError
@@ -141,6 +142,7 @@ def build_runner(cfg: Config, splits: Sequence[str] = ("train", "val", "test")) 
         if not isinstance(runner.model, nn.Module):
             # FlexibleRunner builds it when it starts, too late to say what is wrong with it
             runner.model = MODELS.build(cfg.model)
+        check_init_layers(runner.model)
         check_policies(runner.model)
         check_model_fits_data(cfg, runner.model, splits)
     return runner

@@ -1,14 +1,36 @@
-"""A picture too large to go through the network whole: overlapping tiles, blended row by row."""
+"""A picture too large to go through the network whole: overlapping tiles, blended as they come."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from mmtokmerge.errors import InputError
 
 Predict = Callable[[np.ndarray], np.ndarray]
+Read = Callable[[slice, slice], np.ndarray]
+IN_MEMORY = 2**27
+"""Bytes of scores that are carried from one row of tiles to the next before a file holds them."""
+
+
+class Region(NamedTuple):
+    """A part of a picture whose labels are final.
+
+    Args:
+        rows: Of the picture.
+        columns: Of the picture.
+        pixels: ``(h, w, 3)`` what was read there.
+        labels: ``(h, w)`` integers, the class of each pixel.
+    """
+
+    rows: slice
+    columns: slice
+    pixels: np.ndarray
+    labels: np.ndarray
 
 
 def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
@@ -20,6 +42,65 @@ def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
     return [*starts, side - tile]
 
 
+def predict_regions(
+    shape: tuple[int, int],
+    read: Read,
+    predict: Predict,
+    tile: int,
+    overlap: int,
+    advance: Callable[[], None] = lambda: None,
+) -> Iterator[Region]:
+    """The labels of a picture from the scores of its tiles, part by part, each pixel once.
+
+    Where tiles overlap their scores are averaged, each weighted by how far from its tile's edge a
+    pixel lies. Scores are held of one tile, of what it shares with the next, and of the rows that a
+    row of tiles shares with the next; of a very wide picture those lie in a temporary file. So the
+    memory does not grow with the picture.
+
+    Args:
+        shape: Height and width of the picture.
+        read: Gives rows and columns of it, ``(h, w, 3)``.
+        predict: Maps a tile ``(h, w, 3)`` to scores ``(classes, h, w)``, float.
+        tile: Side of a tile in pixels.
+        overlap: What neighbours share at least, in pixels.
+        advance: Called after each tile.
+
+    Yields:
+        Regions from left to right, then downwards.
+
+    Raises:
+        InputError: The overlap is not below the tile, or negative, or there are no pixels.
+    """
+    if not 0 <= overlap < tile:
+        raise InputError(f"--overlap {overlap} must be from 0 to below the tile, {tile}.")
+    height, width = shape
+    if not height or not width:
+        raise InputError("The picture has no pixels.")
+    tops, lefts = (tile_starts(side, tile, overlap) for side in shape)
+    shared = max((top + tile - after for top, after in itertools.pairwise(tops)), default=0)
+    above: np.ndarray | None = None  # (classes, shared, W) scores of the tiles above
+    num_above = 0
+    for top, next_top in itertools.pairwise([*tops, height]):
+        bottom = min(top + tile, height)
+        before: np.ndarray | None = None  # (classes, h, shared) scores of the tiles to the left
+        for left, next_left in itertools.pairwise([*lefts, width]):
+            pixels = read(slice(top, bottom), slice(left, min(left + tile, width)))
+            scores = predict(pixels) * edge_weights(*pixels.shape[:2])
+            if above is None:
+                above = _room((len(scores), shared, width))
+            if before is not None:
+                scores[..., : before.shape[2]] += before
+            final = scores[..., : next_left - left]
+            final[:, :num_above] += above[:, :num_above, left:next_left]
+            labels = final[:, : next_top - top].argmax(0)
+            above[:, : bottom - next_top, left:next_left] = final[:, next_top - top :]
+            before = scores[..., next_left - left :].copy()
+            pixels = pixels[: next_top - top, : next_left - left]
+            yield Region(slice(top, next_top), slice(left, next_left), pixels, labels)
+            advance()
+        num_above = bottom - next_top
+
+
 def predict_tiles(
     picture: np.ndarray,
     predict: Predict,
@@ -27,56 +108,38 @@ def predict_tiles(
     overlap: int,
     advance: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
-    """The labels of a picture from the scores of its tiles.
-
-    Where tiles overlap their scores are averaged, each weighted by how far from its tile's edge a
-    pixel lies. Scores are held for one row of tiles and what overlaps with the next: beside picture
-    and labels, the memory grows with the picture's width alone.
-
-    Args:
-        picture: ``(H, W, 3)``.
-        predict: Maps a tile ``(h, w, 3)`` to scores ``(classes, h, w)``, float.
-        tile: Side of a tile in pixels.
-        overlap: What neighbours share at least, in pixels.
-        advance: Called after each tile.
+    """All labels of a picture ``(H, W, 3)``, from the regions of :func:`predict_regions`.
 
     Returns:
         The label of each pixel, ``(H, W)`` uint8 or, above 256 classes, uint16.
-
-    Raises:
-        InputError: The overlap is not below the tile, or negative.
     """
-    if not 0 <= overlap < tile:
-        raise InputError(f"--overlap {overlap} must be from 0 to below the tile, {tile}.")
+
+    def read(rows: slice, columns: slice) -> np.ndarray:
+        return picture[rows, columns]
+
+    num_classes = 0
+
+    def counted(part: np.ndarray) -> np.ndarray:
+        nonlocal num_classes
+        scores = predict(part)
+        num_classes = len(scores)
+        return scores
+
+    found: np.ndarray | None = None
     height, width = picture.shape[:2]
-    labels: np.ndarray | None = None
-    tops = tile_starts(height, tile, overlap)
-    lefts = tile_starts(width, tile, overlap)
-    sums: np.ndarray | None = None  # scores (classes, tile, W) from the row `done` on
-    done = 0
-    for number, top in enumerate(tops):
-        bottom = min(top + tile, height)
-        for left in lefts:
-            part = picture[top:bottom, left : left + tile]
-            scores = predict(part)
-            if sums is None:
-                sums = np.zeros((len(scores), min(tile, height), width), np.float32)
-                labels = np.zeros((height, width), np.uint8 if len(scores) <= 256 else np.uint16)
-            weights = edge_weights(part.shape[0], part.shape[1])
-            rows = slice(top - done, bottom - done)
-            sums[:, rows, left : left + part.shape[1]] += scores * weights
-            advance()
-        following = tops[number + 1] if number + 1 < len(tops) else height
-        if sums is not None and labels is not None:
-            ready = following - done
-            labels[done:following] = sums[:, :ready].argmax(0)
-            for plane in sums:  # one by one: numpy copies what overlaps
-                plane[: len(plane) - ready] = plane[ready:]
-                plane[len(plane) - ready :] = 0
-        done = following
-    if labels is None:
-        raise InputError("The picture has no pixels.")
-    return labels
+    for region in predict_regions((height, width), read, counted, tile, overlap, advance):
+        if found is None:
+            found = np.empty((height, width), np.uint8 if num_classes <= 256 else np.uint16)
+        found[region.rows, region.columns] = region.labels
+    assert found is not None, "a picture of pixels has regions"
+    return found
+
+
+def _room(shape: tuple[int, ...]) -> np.ndarray:
+    """Float32 room of a shape, in a temporary file where it would take too much memory."""
+    if 4 * int(np.prod(shape)) <= IN_MEMORY:
+        return np.empty(shape, np.float32)
+    return np.memmap(tempfile.TemporaryFile(), np.float32, "w+", shape=shape)
 
 
 def count_tiles(shape: tuple[int, ...], tile: int, overlap: int) -> int:

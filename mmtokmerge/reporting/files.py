@@ -9,7 +9,7 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +30,40 @@ def replace_file(path: str | Path, content: bytes) -> None:
         OSError: It cannot be written, with the target's name; the old file is as it was, and no
             partial file is left.
     """
-    target = Path(path)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(target.parent)
-        handle, partial = tempfile.mkstemp(
-            prefix=f".{target.name}.{_owner()}.", suffix=PARTIAL_SUFFIX, dir=target.parent
-        )
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(partial, _default_mode())
-            os.replace(partial, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(partial)
-            raise
+        with partial_file(path) as partial, open(partial, "wb") as file:
+            file.write(content)
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(target)) from error
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+@contextlib.contextmanager
+def partial_file(path: str | Path) -> Iterator[str]:
+    """A temporary file beside a target, which takes the target's name when all has been written.
+
+    Yields:
+        Its path. On an error it is removed, and the old file is as it was.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(target.parent)
+    handle, partial = tempfile.mkstemp(
+        prefix=f".{target.name}.{_owner()}.", suffix=PARTIAL_SUFFIX, dir=target.parent
+    )
+    os.close(handle)
+    try:
+        yield partial
+        handle = os.open(partial, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        os.chmod(partial, _default_mode())
+        os.replace(partial, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        raise
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -61,6 +61,8 @@ STREETS = "segmenter_vit-t_streets"
 RUNS = [*TABLE, *OURS, *(f"{network}_vit-t_camvid" for network in CAMVID), STREETS]
 NAMES = {f"{run}_{kind}" for run in RUNS for kind in ("none", "algm")}
 NAMES |= {f"{run}_tome" for run in TOME}
+EVA_LAYERS = {"eva-g_mask2former_ade20k": [11, 21, 31], "eva-t_mask2former_camvid": [4, 7, 10]}
+NAMES |= {f"{run}_{kind}" for run in EVA_LAYERS for kind in ("none", "algm")}
 CLAP, GBM = "mmtokmerge.ConditionalLocalPooling", "mmtokmerge.GlobalBipartiteMerging"
 BOTH = ((CLAP, dict(layer=1)), (GBM, dict(layer=5)))
 # What each ablation's reducers are, beside threshold='auto'.
@@ -158,6 +160,30 @@ def test_reducers_reduce_and_ask_for_their_threshold(done: dict[str, Any]) -> No
         assert not automatic or "tools/calibrate_threshold.py" in facts["refused"]
 
 
+@pytest.mark.parametrize("run", EVA_LAYERS)
+def test_eva_merges_in_the_first_layer_of_each_interaction(run: str) -> None:
+    vit = read(f"{run}_algm").model.backbone.vit
+    assert [dict(reducer) for reducer in vit.reducers] == [
+        dict(type=CLAP, layer=1, threshold="auto"),
+        dict(type=GBM, layer=EVA_LAYERS[run], threshold="auto"),
+    ]
+    depth = {"g": 40, "t": 12}[vit.arch]
+    assert EVA_LAYERS[run] == [1 + depth // 4 * part for part in (1, 2, 3)]
+
+
+def test_evas_published_settings() -> None:
+    cfg = read("eva-g_mask2former_ade20k_algm")
+    backbone, head = cfg.model.backbone, cfg.model.decode_head
+    assert (backbone.vit.type, backbone.vit.img_size) == ("mmtokmerge.EVA", (896, 896))
+    assert int(backbone.vit.mlp_ratio * 1408) == 6144 and backbone.vit.drop_path_rate == 0.5
+    assert (backbone.num_heads, backbone.value_ratio, backbone.ffn_ratio) == (16, 0.5, 0.25)
+    assert (head.num_queries, head.channels, head.num_heads) == (200, 1024, 32)
+    assert (head.encoder_layers, head.decoder_layers, head.feedforward_channels) == (6, 9, 4096)
+    assert cfg.optim_wrapper.optimizer.lr == 1e-5 and cfg.train_cfg.max_iters == 40_000
+    assert dict(cfg.optim_wrapper.paramwise_cfg) == dict(num_layers=40, decay_rate=0.9)
+    assert cfg.model.test_cfg.stride == (512, 512)
+
+
 @pytest.mark.parametrize("run", [*TABLE, *OURS])
 def test_published_settings(run: str) -> None:
     layer, side, classes, iterations, batch = {**TABLE, **OURS}[run]
@@ -216,7 +242,8 @@ def without_merging(cfg: Config) -> dict[str, Any]:
     for key in ("clap", "gbm", "tome", "reducers"):
         settings.pop(key, None)
     for key in ("reducers", "proportional"):
-        settings["model"]["backbone"].pop(key, None)
+        backbone = settings["model"]["backbone"]
+        backbone.get("vit", backbone).pop(key, None)
     return settings
 
 

@@ -49,6 +49,7 @@ def apply(
     count: int | None = None,
     rate: float | None = None,
     layers: Sequence[int] | None = None,
+    rotary: str | None = None,
 ) -> Report:
     """Merge tokens in a model that another package built, in place.
 
@@ -72,6 +73,8 @@ def apply(
         rate: Share of a layer's tokens that they merge in it, at most 0.5.
         layers: Layers, counted from 1: ALGM's local and global one, ToMe's and PiToMe's all, EViT's
             4, 7 and 10 of 12, ELViT's one, after a third of them.
+        rotary: Where positions turn queries and keys (EVA-02, DINOv3): a merged token turns as its
+            'first' patch, the default, or by its patches' 'mean' position.
 
     Returns:
         Which layers were changed and how many tokens each keeps; it prints as a table.
@@ -82,7 +85,7 @@ def apply(
     """
     if not isinstance(model, nn.Module):
         raise InputTypeError(f"mmtokmerge.apply takes a torch.nn.Module, got {model!r}"[:200])
-    options = Options(threshold, keep, window, count, rate, layers, proportional)
+    options = Options(threshold, keep, window, count, rate, layers, proportional, rotary)
     path, found = _encoders(model)[0]
     is_vit = isinstance(found, Encoder)
     if is_vit:

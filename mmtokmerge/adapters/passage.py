@@ -50,12 +50,16 @@ class Passage:
         num_prefix: Tokens ahead of the patches, which never merge.
         proportional: Whether merged tokens weigh by the log of their size in the softmax.
         first: The first layer that takes part, counted from 1.
+        rotary: How merged tokens turn, where positions turn queries and keys: 'first' or 'mean'.
     """
 
-    def __init__(self, num_prefix: int, proportional: bool, first: int) -> None:
+    def __init__(
+        self, num_prefix: int, proportional: bool, first: int, rotary: str = "first"
+    ) -> None:
         self.num_prefix = num_prefix
         self.proportional = proportional
         self.first = first
+        self.rotary = rotary
         self._forget()
 
     def _forget(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from mmtokmerge.adapters.base import Replacement
@@ -13,6 +14,7 @@ from mmtokmerge.adapters.passage import Passage
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.attention import attend, for_changing_lengths
 from mmtokmerge.layers.token_reduction import TokenReduction
+from mmtokmerge.merging import TokenAssignment
 
 Rotation = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -111,23 +113,54 @@ class ReducingLayer(Replacement):
 
 
 REDUCERS = "mmtokmerge_reducers"
+ROTARY = ("first", "mean")
+"""How a merged token turns: as its group's first patch, or by its patches' mean position."""
 
 
-def rotation_of(values: Tensor, flow: TokenReduction) -> Tensor:
-    """Sines or cosines of the positions of merged tokens: those of each group's first patch.
+def merged_rotation(
+    one: Tensor, other: Tensor, flow: TokenReduction, how: str
+) -> tuple[Tensor, Tensor]:
+    """Sines and cosines, in either order, by which merged tokens turn.
 
     Args:
-        values: ``(N, D)``, ``(heads, N, D)`` or ``(1, 1 or heads, N, D)`` of the patches.
+        one: ``(N, D)``, ``(heads, N, D)`` or ``(1, 1 or heads, N, D)`` of the patches.
+        other: Likewise.
         flow: What merged them.
+        how: One of :data:`ROTARY`. The mean of angles is that of their unit vectors, which is the
+            angle of the mean position where a group spans less than half a turn.
 
     Returns:
-        ``(B or 1, 1 or heads, M, D)``; as it came where nothing merged.
+        Two of ``(B or 1, 1 or heads, M, D)``; as they came where nothing merged.
     """
-    if flow.assignment is None:
-        return values
-    index = flow.assignment.representatives()  # (B, M)
-    while values.dim() < 4:
-        values = values[None]
+    assignment = flow.assignment
+    if assignment is None:
+        return one, other
+    while one.dim() < 4:
+        one, other = one[None], other[None]
+    if how == "mean":
+        batch, heads = len(assignment.groups), one.shape[1]
+
+        def mean(values: Tensor) -> Tensor:
+            rows = values.transpose(1, 2).flatten(2).float().expand(batch, -1, -1)
+            merged: Tensor = assignment.merge(rows)
+            heads_first: Tensor = merged.unflatten(2, (heads, -1)).transpose(1, 2)
+            return heads_first
+
+        first, second = mean(one), mean(other)
+        length = torch.hypot(first, second)
+        unit = length > 1e-3
+        length = length.clamp(min=1e-3)
+        ones, others = (first_of_groups(each, assignment) for each in (one, other))
+        return (
+            torch.where(unit, first / length, ones).to(one.dtype),
+            torch.where(unit, second / length, others).to(other.dtype),
+        )
+    return first_of_groups(one, assignment), first_of_groups(other, assignment)
+
+
+def first_of_groups(values: Tensor, assignment: TokenAssignment) -> Tensor:
+    """``(1, 1 or heads, N, D)`` to ``(B or 1, 1 or heads, M, D)``: each group's first patch."""
+    index = assignment.representatives()  # (B, M)
     size = (len(index), values.shape[1], -1, values.shape[3])
     picked = index[:, None, :, None].expand(-1, values.shape[1], -1, values.shape[3])
     return values.expand(size).gather(2, picked)
@@ -151,6 +184,7 @@ class Encoder:
         num_reducible: Layers, from the first, that may reduce; all where None.
         why_not: Why the others may not.
         fast_alone: Whether the attention has a faster kernel where nothing merges.
+        turns: Whether queries and keys turn by their positions.
     """
 
     name: str
@@ -166,3 +200,4 @@ class Encoder:
     num_reducible: int | None = None
     why_not: str = ""
     fast_alone: bool = True
+    turns: bool = False

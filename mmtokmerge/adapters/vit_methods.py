@@ -11,7 +11,7 @@ from torch import nn
 from mmtokmerge.adapters.base import kind_of, replace_child
 from mmtokmerge.adapters.passage import Passage
 from mmtokmerge.adapters.report import EncoderPlan, LayerChange, Report, Size, TokenCount
-from mmtokmerge.adapters.vit import REDUCERS, Encoder
+from mmtokmerge.adapters.vit import REDUCERS, ROTARY, Encoder
 from mmtokmerge.checks import boolean, is_number, one_of, whole_number
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.layers.reducers import (
@@ -51,6 +51,7 @@ class Options:
         layers: Layers, counted from 1: of ALGM the local and the global one, of ToMe and PiToMe
             all, of EViT 4, 7 and 10 of 12, of ELViT one, a third of the depth.
         proportional: Merged tokens weigh by the log of their size; on for ToMe and PiToMe.
+        rotary: How merged tokens turn: 'first' or 'mean'; of models whose positions turn them.
     """
 
     threshold: float | None = None
@@ -60,6 +61,7 @@ class Options:
     rate: float | None = None
     layers: Sequence[int] | None = None
     proportional: bool | None = None
+    rotary: str | None = None
 
     def given(self) -> dict[str, Any]:
         """What was given."""
@@ -77,6 +79,12 @@ def check(encoder: Encoder, merging: Any, options: Options) -> dict[int, list[Re
     one_of("merging", merging, METHODS)
     if options.proportional is not None:
         boolean("proportional", options.proportional)
+    if options.rotary is not None:
+        one_of("rotary", options.rotary, ROTARY)
+        if not encoder.turns:
+            raise InputError(
+                f"rotary={options.rotary!r} does nothing: no positions turn {encoder.name}'s tokens"
+            )
     if merging == "none" and not encoder.fast_alone:
         raise InputError(
             f"merging='none' changes nothing of {encoder.name}: its attention has no faster kernel"
@@ -99,7 +107,7 @@ def apply_to(encoder: Encoder, merging: str, options: Options) -> Report:
     if proportional is None:
         proportional = merging in ("tome", "pitome")
     report = Report(encoder.name, merging, ViTPlan(encoder, reducers))
-    put_in(encoder, reducers, proportional, report)
+    put_in(encoder, reducers, proportional, report, rotary=options.rotary or "first")
     if not report.layers:
         reasons = sorted({why for _, why in report.left_alone})
         raise InputError(f"nothing of {encoder.name} could be changed: {'; '.join(reasons)}")
@@ -112,6 +120,7 @@ def put_in(
     proportional: bool,
     report: Report,
     every_layer: bool = False,
+    rotary: str = "first",
 ) -> None:
     """Replace attentions, and the layers from the first that reduces on.
 
@@ -121,10 +130,11 @@ def put_in(
         proportional: See :class:`Options`.
         report: Where to say what was changed.
         every_layer: Replace all layers, for who wants to see their tokens.
+        rotary: See :class:`Options`.
     """
     reducible = len(encoder.layers) if encoder.num_reducible is None else encoder.num_reducible
     first = 1 if every_layer else min(reducers, default=reducible + 1)
-    passage = Passage(encoder.num_prefix, proportional, first)
+    passage = Passage(encoder.num_prefix, proportional, first, rotary)
     if len({id(layer) for layer in encoder.layers}) < len(encoder.layers):
         raise InputError(f"{encoder.path} holds a layer twice, which merging cannot tell apart")
     unknown = [_unknown(encoder, layer) for layer in encoder.layers]
@@ -169,7 +179,10 @@ def read_reducers(
         InputError: A setting is missing, out of range, or would do nothing.
     """
     given = options.given()
-    allowed = (*OPTIONS[merging], *(("layers", "proportional") if merging != "none" else ()))
+    allowed = (
+        *OPTIONS[merging],
+        *(("layers", "proportional", "rotary") if merging != "none" else ()),
+    )
     for name, value in given.items():
         if name not in allowed:
             takes = f"it takes {', '.join(allowed)}" if allowed else "it takes no options"

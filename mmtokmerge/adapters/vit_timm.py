@@ -15,7 +15,7 @@ from mmtokmerge.adapters.vit import (
     ReducingAttention,
     ReducingLayer,
     Rotation,
-    rotation_of,
+    merged_rotation,
 )
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.plain import call_linear
@@ -120,7 +120,10 @@ class TimmEvaBlock(ReducingLayer):
         refuse_others(args[1:], kwargs)
 
         def attend_half(tokens: Tensor, flow: TokenReduction, inputs: AttentionInputs) -> Tensor:
-            turned = None if rope is None else rotation_of(rope, flow)
+            turned = rope
+            if rope is not None:
+                sin, cos = rope.chunk(2, -1)
+                turned = torch.cat(merged_rotation(sin, cos, flow, self.passage.rotary), dim=-1)
             change = self.attn(self.norm1(tokens), rope=turned, inputs=inputs)
             change = change if self.gamma_1 is None else self.gamma_1 * change
             attended: Tensor = tokens + self.drop_path1(change)
@@ -155,6 +158,7 @@ def find(path: str, module: Any) -> Encoder | None:
         attention_of=lambda layer: (layer, "attn"),
         attentions=ATTENTIONS,
         kinds=LAYERS,
+        turns=getattr(module, "rope", None) is not None,
         grid_of=lambda height, width: tuple(module.patch_embed.dynamic_feat_size((height, width))),
     )
 

@@ -81,6 +81,7 @@ def find(path: str, module: Any, root: nn.Module) -> Encoder | None:
         attention_of=attention_of,
         attentions=ATTENTIONS,
         kinds=LAYERS,
+        turns=hasattr(model, "rope_embeddings"),
         grid_of=lambda height, width: _grid(model.config.patch_size, height, width),
         attributes=told,
         fast_alone=not kind.endswith("BeitLayer"),  # its bias is the host's to make

@@ -15,7 +15,7 @@ from mmtokmerge.adapters.vit import (
     AttentionInputs,
     ReducingAttention,
     ReducingLayer,
-    rotation_of,
+    merged_rotation,
 )
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.plain import call_linear
@@ -100,7 +100,9 @@ class TransformersLayer(ReducingLayer):
         def attend_half(tokens: Tensor, flow: TokenReduction, inputs: AttentionInputs) -> Tensor:
             given = {}
             if positions is not None:
-                given["position_embeddings"] = tuple(rotation_of(each, flow) for each in positions)
+                cos, sin = positions
+                turned = merged_rotation(cos, sin, flow, self.passage.rotary)
+                given["position_embeddings"] = turned
             return self._add(tokens, self._attend(tokens, inputs, given), 0)
 
         def feed_half(tokens: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     from mmtokmerge.analysis.thresholds.calibration import calibrate, save_calibrated
     from mmtokmerge.engine.loading import load_model, read_config
     from mmtokmerge.measure.samples import Samples
-    from mmtokmerge.models.backbones import VisionTransformer
+    from mmtokmerge.models.backbones import VisionTransformer, plain_vit_of
     from mmtokmerge.reporting.console import make_console, progress_bar
 
     cfg = read_config(args)
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     loaded = load_model(
         cfg, args.checkpoint, args.device, backbone=VisionTransformer, uncalibrated=True
     )
-    backbone = loaded.model.backbone
+    backbone = plain_vit_of(loaded.model.backbone)
     if not auto_reducers(backbone):
         raise InputError(
             f"Nothing to calibrate: no entry of model.backbone.reducers in {args.config} has "
@@ -80,7 +80,8 @@ def run(args: argparse.Namespace) -> None:
     taus = found.taus(backbone, args.per_reducer)
     if not all(math.isfinite(tau) for tau in taus.values()):
         raise InputError("The images have one token each, so there are no pairs to compare.")
-    save_calibrated(out, loaded.checkpoint, taus, make_meta(found, args))
+    within = "" if backbone is loaded.model.backbone else "vit."
+    save_calibrated(out, loaded.checkpoint, taus, make_meta(found, args), within)
     show(console, found, backbone, taus, len(samples))
     console.print(f"wrote {out}", soft_wrap=True, highlight=False)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from mmtokmerge.engine.amp import Bf16OptimWrapper
 from mmtokmerge.engine.atomic_backend import AtomicLocalBackend
 from mmtokmerge.engine.hooks import IterSeedHook, SafeCheckpointHook, StrictLoadHook
+from mmtokmerge.engine.layer_decay import LayerDecayConstructor
 from mmtokmerge.engine.seeding import SeededDataset, SeededDefaultSampler, SeededInfiniteSampler
 from mmtokmerge.models.weights.safe_load import load_weights_only
 
@@ -16,6 +17,7 @@ __all__ = [
     "AtomicLocalBackend",
     "Bf16OptimWrapper",
     "IterSeedHook",
+    "LayerDecayConstructor",
     "SafeCheckpointHook",
     "SeededDataset",
     "SeededDefaultSampler",

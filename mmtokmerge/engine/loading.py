@@ -20,6 +20,7 @@ from mmtokmerge.engine.first_step import building
 from mmtokmerge.engine.launch import check_checkpoint, import_scope, load_config
 from mmtokmerge.engine.policies import check_policies
 from mmtokmerge.errors import InputError
+from mmtokmerge.models.backbones import plain_vit_of
 from mmtokmerge.models.weights.fit import is_threshold, load_weights
 from mmtokmerge.models.weights.safe_load import load_weights_safely
 from mmtokmerge.quiet import ignore_known_warnings
@@ -99,7 +100,7 @@ def load_model(
     with building(f"The model of {cfg.filename}"):
         check_names(cfg)
         model: nn.Module = init_model(cfg, checkpoint=None, device=device)
-    if backbone is not None and not isinstance(model.backbone, backbone):
+    if backbone is not None and not isinstance(plain_vit_of(model.backbone), backbone):
         raise InputError(
             f"The backbone of {cfg.filename} is a {type(model.backbone).__name__}, but this needs "
             f"mmtokmerge.{backbone.__name__}."

@@ -14,7 +14,7 @@ if importlib.util.find_spec("mmseg") is not None:
     with quiet_imports():  # here for what it prints of operators that are not used
         import mmseg.models  # noqa: F401
 
-from mmtokmerge.models.backbones import BEiT, MiTPlusPlus, VisionTransformer
+from mmtokmerge.models.backbones import EVA, BEiT, MiTPlusPlus, VisionTransformer, ViTAdapter
 from mmtokmerge.models.policies import (
     NetworkPolicy,
     OraclePolicy,
@@ -25,6 +25,7 @@ from mmtokmerge.models.policies import (
 from mmtokmerge.models.reducers import ConditionalLocalPooling, GlobalBipartiteMerging, ToMe
 
 __all__ = [
+    "EVA",
     "BEiT",
     "ConditionalLocalPooling",
     "GlobalBipartiteMerging",
@@ -35,6 +36,7 @@ __all__ = [
     "RandomPolicy",
     "SegmentationPolicy",
     "ToMe",
+    "ViTAdapter",
     "VisionTransformer",
 ]
 
@@ -42,6 +44,7 @@ if importlib.util.find_spec("mmseg") is not None:
     from mmtokmerge.models.backbones.stock import FusedMixVisionTransformer, FusedVisionTransformer
     from mmtokmerge.models.heads import (
         ATMHead,
+        Mask2FormerHead,
         SegformerHead,
         SegmenterLinearHead,
         SegmenterMaskTransformerHead,
@@ -53,6 +56,7 @@ if importlib.util.find_spec("mmseg") is not None:
         "ATMHead",
         "FusedMixVisionTransformer",
         "FusedVisionTransformer",
+        "Mask2FormerHead",
         "PolicyNetwork",
         "SegformerHead",
         "SegmenterLinearHead",

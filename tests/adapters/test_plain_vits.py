@@ -367,9 +367,13 @@ def test_the_report_counts_tokens_at_a_size() -> None:
     assert "by threshold" in text and "saves" not in text
 
 
+@pytest.mark.parametrize("how", ["first", "mean"])
 @pytest.mark.parametrize("host", ["timm-eva02", "timm-dinov3", "timm-mixed-rope", "dinov3"])
-def test_a_merged_token_turns_as_its_first_patch(host: str) -> None:
-    """The host's own third layer, given one token of each group and that patch's rotation."""
+def test_how_a_merged_token_turns(host: str, how: str) -> None:
+    """The host's own third layer, given one token of each group and its rotation.
+
+    The mean's is worked out by complex numbers, a group at a time.
+    """
     model: Any = VITS[host]()
     x = images(model, batch=1)
     blocks = model.blocks if "timm" in host else find_layers(model)
@@ -378,7 +382,7 @@ def test_a_merged_token_turns_as_its_first_patch(host: str) -> None:
     def keep(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         given.update(args=args, kwargs=dict(kwargs), out=out)
 
-    mmtokmerge.apply(model, "algm", keep=(0.5, 0.4), layers=(1, 2))
+    mmtokmerge.apply(model, "algm", keep=(0.5, 0.4), layers=(1, 2), rotary=how)
     layer = blocks[2]
     handle = layer.register_forward_hook(keep, with_kwargs=True)
     with torch.no_grad(), trace(model) as seen:
@@ -391,6 +395,8 @@ def test_a_merged_token_turns_as_its_first_patch(host: str) -> None:
     prefix = whole.shape[1] - len(groups)
     rows = [*range(prefix), *(prefix + first for first in firsts)]
     turned = {key: turn(value, firsts) for key, value in given["kwargs"].items()}
+    if how == "mean":
+        turned = {key: turn_by_mean(value, groups) for key, value in given["kwargs"].items()}
     host_layer = (
         mmtokmerge.remove(model) and (model.blocks if "timm" in host else find_layers(model))[2]
     )
@@ -406,6 +412,30 @@ def find_layers(model: nn.Module) -> Any:
         for module in model.modules()
         if isinstance(module, nn.ModuleList) and "ViTLayer" in type(module[0]).__name__
     )
+
+
+def turn_by_mean(value: Any, groups: list[int]) -> Any:
+    """Cosines and sines, in either order, apart or side by side, of each group's mean direction."""
+    pair = isinstance(value, tuple)
+    if not pair and not isinstance(value, Tensor):
+        return value
+    one, other = value if pair else value.chunk(2, -1)
+    points = torch.complex(one.double(), other.double())
+    members = [[i for i, g in enumerate(groups) if g == n] for n in range(max(groups) + 1)]
+    means = [points[..., each, :].mean(-2) for each in members]
+    firsts = [points[..., each[0], :] for each in members]  # where directions cancel
+    pairs = zip(means, firsts, strict=True)
+    unit = torch.stack([torch.where(m.abs() > 1e-3, m / m.abs(), f) for m, f in pairs], dim=-2)
+    found = (unit.real.to(one.dtype), unit.imag.to(one.dtype))
+    return found if pair else torch.cat(found, dim=-1)
+
+
+def test_an_option_of_rotations_needs_rotations() -> None:
+    model = VITS["timm-vit"]()
+    with pytest.raises(InputError, match="rotary='mean' does nothing"):
+        mmtokmerge.apply(model, "algm", **KEEP, rotary="mean")
+    with pytest.raises(InputError, match="rotary"):
+        mmtokmerge.apply(VITS["timm-eva02"](), "algm", **KEEP, rotary="last")
 
 
 def turn(value: Any, firsts: list[int]) -> Any:

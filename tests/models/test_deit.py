@@ -100,7 +100,7 @@ def test_features_of_reducers_leave_both_tokens_out(theirs: nn.Module) -> None:
     x = torch.randn(1, 3, SIDE, SIDE)
     with torch.no_grad():
         model(x)
-        tokens, _ = model._embed(x)
+        tokens, _ = model.embed(x)
         layer = model.layers[0]
         y, qkv = layer.attn(layer.ln1(tokens))
         tokens = tokens + y

@@ -70,7 +70,7 @@ def test_how_many_are_left(name: str, counts: list[int]) -> None:
 
 def attention_of_class(model: VisionTransformer, x: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens between the halves of layer 1, and what its class token attends to, by the formula."""
-    tokens, _ = model._embed(x)
+    tokens, _ = model.embed(x)
     layer = model.layers[0]
     weight, bias = layer.attn.attn.in_proj_weight, layer.attn.attn.in_proj_bias
     q, k, _ = (layer.ln1(tokens) @ weight.mT + bias).chunk(3, -1)

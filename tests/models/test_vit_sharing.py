@@ -78,7 +78,7 @@ def test_embeddings_are_those_of_the_paper(size: tuple[int, int], cls_token: boo
     model = build(dict(num_shared=0.4), with_cls_token=cls_token)
     x = images(2, size)
     with torch.no_grad():
-        tokens, flow = model._embed(x)
+        tokens, flow = model.embed(x)
         state, (h, w) = flow.assignment, flow.grid
         padded = F.pad(x, (0, 16 * w - size[1], 0, 16 * h - size[0]))
         position = model.positions(model.pos_embed, (h, w))[0]

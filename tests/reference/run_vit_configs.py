@@ -23,8 +23,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from mmseg.utils import register_all_modules
 
-from mmtokmerge.layers.vit_archs import VIT_ARCHS
 from mmtokmerge.merging.trace import trace
+from mmtokmerge.models.backbones import EVA
 from mmtokmerge.models.reducers import ThresholdReducer
 
 WIDTH, HEADS = 32, 2
@@ -46,8 +46,11 @@ def narrow(value: Any, width: int) -> Any:
 def narrow_model(model: ConfigDict) -> ConfigDict:
     """The config of a model that runs in a moment: as wide as ``WIDTH``, and from scratch."""
     model = model.to_dict()
-    backbone = model["backbone"]
-    arch = VIT_ARCHS[backbone["arch"]]
+    outer = model["backbone"]
+    backbone = outer.get("vit", outer)  # an adapter holds its ViT
+    arch = EVA.archs[backbone["arch"]]
+    if outer is not backbone:
+        outer |= dict(num_heads=HEADS, norm_cfg=dict(type="BN"))
     backbone["arch"] = dict(arch, embed_dims=WIDTH, num_heads=HEADS)
     backbone.pop("init_cfg", None)
     for reducer in backbone.get("reducers", ()):
@@ -82,7 +85,7 @@ def run(path: Path) -> dict[str, Any]:
     images, samples = make_batch(cfg.model.decode_head.num_classes)
     automatic = [
         reducer
-        for reducer in model.backbone.reducers
+        for reducer in getattr(model.backbone, "vit", model.backbone).reducers
         if isinstance(reducer, ThresholdReducer) and reducer.auto
     ]
     with torch.no_grad():

@@ -86,7 +86,11 @@ def calibrate(
 
 
 def save_calibrated(
-    path: Path, content: Mapping[str, Any], taus: Mapping[int, float], meta: Mapping[str, Any]
+    path: Path,
+    content: Mapping[str, Any],
+    taus: Mapping[int, float],
+    meta: Mapping[str, Any],
+    within: str = "",
 ) -> None:
     """Write the weights of a checkpoint with thresholds beside them, whole or not at all.
 
@@ -95,6 +99,7 @@ def save_calibrated(
         content: The checkpoint that was calibrated; its optimizer and the like stay behind.
         taus: Of each reducer, by its index.
         meta: Goes under ``meta.calibration``.
+        within: What stands between the backbone's name and the reducers', 'vit.' in an adapter.
 
     Raises:
         InputError: If it cannot be written.
@@ -102,7 +107,7 @@ def save_calibrated(
     weights = copy.copy(content.get("state_dict", content))  # with torch's metadata
     prefix = "module." if any(key.startswith("module.") for key in weights) else ""
     for index, tau in taus.items():
-        weights[f"{prefix}backbone.reducers.{index}.tau"] = torch.tensor(tau)
+        weights[f"{prefix}backbone.{within}reducers.{index}.tau"] = torch.tensor(tau)
     kept = content.get("meta") if "state_dict" in content else None
     buffer = io.BytesIO()
     torch.save({"meta": {**(kept or {}), "calibration": dict(meta)}, "state_dict": weights}, buffer)

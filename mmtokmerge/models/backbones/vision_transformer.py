@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -241,15 +241,10 @@ class VisionTransformer(FitsPositions, BaseModule):
             with patches of side p, or a :class:`TokenFeatures`.
         """
         check_images(x, self.in_channels)
-        tokens, flow = self._embed(x)
-        attn_inputs = self._attn_inputs(flow, tokens)
+        tokens, flow = self.embed(x)
         outs = []
-        for index, layer in enumerate(self.layers):
-            step = flow.at(index + 1)
-            with for_changing_lengths(tokens, flow.changes_lengths):
-                tokens = self._run(layer, tokens, *attn_inputs, step)
-            if flow.advance(step):
-                attn_inputs = self._attn_inputs(flow, tokens)
+        for index, passed in self.through(tokens, flow, range(len(self.layers))):
+            tokens = passed
             if index in self.out_indices:
                 last = index == len(self.layers) - 1
                 out = self.ln1(tokens) if last and self.ln1 is not None else tokens
@@ -257,7 +252,25 @@ class VisionTransformer(FitsPositions, BaseModule):
         flow.finish(tokens)
         return tuple(outs)
 
-    def _embed(self, x: Tensor) -> tuple[Tensor, TokenReduction]:
+    def through(
+        self, tokens: Tensor, flow: TokenReduction, indices: Iterable[int]
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Run some layers, counted from 0, after one another; each and its tokens as they come."""
+        attn_inputs = self._attn_inputs(flow, tokens)
+        for index in indices:
+            step = flow.at(index + 1)
+            with for_changing_lengths(tokens, flow.changes_lengths):
+                tokens = self._run(self.layers[index], tokens, *attn_inputs, step)
+            if flow.advance(step):
+                attn_inputs = self._attn_inputs(flow, tokens)
+            yield index, tokens
+
+    def reduction(self, hw: tuple[int, int], shared: TokenAssignment | None) -> TokenReduction:
+        """What carries merging through the layers, from a grid of patches on."""
+        reducers = self.reducers if self.merges else ()
+        return TokenReduction(self, hw, reducers, self.num_prefix, shared, self.proportional)
+
+    def embed(self, x: Tensor) -> tuple[Tensor, TokenReduction]:
         """Images to the tokens of the first layer, and what carries their merging on."""
         patches, hw = self.patch_embed(x)
         if is_jit_traced():
@@ -276,9 +289,7 @@ class VisionTransformer(FitsPositions, BaseModule):
             head = torch.cat(own, dim=1)
             head = head if ahead is None else head + ahead
             patches = torch.cat([head.expand(x.shape[0], -1, -1), patches], dim=1)
-        reducers = self.reducers if self.merges else ()
-        flow = TokenReduction(self, hw, reducers, self.num_prefix, shared, self.proportional)
-        return self.drop_after_pos(patches), flow
+        return self.drop_after_pos(patches), self.reduction(hw, shared)
 
     def _build_positions(self, grid: tuple[int, int], interpolate_mode: str) -> None:
         """Make what tells tokens where they stand."""

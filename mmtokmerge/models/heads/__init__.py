@@ -8,10 +8,17 @@ __all__: list[str] = []
 
 if find_spec("mmseg") is not None:
     from mmtokmerge.models.heads.atm_head import ATMHead
+    from mmtokmerge.models.heads.mask2former_head import Mask2FormerHead
     from mmtokmerge.models.heads.segformer_head import SegformerHead
     from mmtokmerge.models.heads.segmenter_head import (
         SegmenterLinearHead,
         SegmenterMaskTransformerHead,
     )
 
-    __all__ += ["ATMHead", "SegformerHead", "SegmenterLinearHead", "SegmenterMaskTransformerHead"]
+    __all__ += [
+        "ATMHead",
+        "Mask2FormerHead",
+        "SegformerHead",
+        "SegmenterLinearHead",
+        "SegmenterMaskTransformerHead",
+    ]

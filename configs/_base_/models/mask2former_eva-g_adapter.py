@@ -1,0 +1,47 @@
+# EVA-01 (40 layers of 1,408 channels, patches of 16) with ViT-Adapter and Mask2Former at 896, as
+# its authors have it: absolute positions and relative biases, interactions of ten layers.
+model = dict(
+    type="EncoderDecoder",
+    data_preprocessor=dict(
+        type="SegDataPreProcessor",
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_val=0,
+        seg_pad_val=255,
+        size=(896, 896),
+    ),
+    backbone=dict(
+        type="mmtokmerge.ViTAdapter",
+        vit=dict(
+            type="mmtokmerge.EVA",
+            arch="g",
+            img_size=(896, 896),
+            mlp_ratio=4.3637,
+            drop_path_rate=0.5,
+            norm_cfg=dict(type="LN", eps=1e-6),
+            with_cp=True,
+        ),
+        interactions=4,
+        num_heads=16,
+        value_ratio=0.5,
+        ffn_ratio=0.25,
+        drop_path_rate=0.5,
+        norm_cfg=dict(type="SyncBN"),
+        with_cp=True,
+    ),
+    decode_head=dict(
+        type="mmtokmerge.Mask2FormerHead",
+        in_channels=[1408, 1408, 1408, 1408],
+        channels=1024,
+        num_classes=150,
+        num_queries=200,
+        num_heads=32,
+        feedforward_channels=4096,
+        encoder_layers=6,
+        decoder_layers=9,
+        align_corners=False,
+    ),
+    train_cfg=dict(),
+    test_cfg=dict(mode="slide", crop_size=(896, 896), stride=(512, 512)),
+)

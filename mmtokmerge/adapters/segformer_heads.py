@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmtokmerge.adapters.base import Replacement, kind_of, replace_child
 from mmtokmerge.adapters.report import Report
 from mmtokmerge.errors import InputError
-from mmtokmerge.kernels.plain import has_hooks, is_plain
+from mmtokmerge.kernels.plain import has_hooks, is_plain, is_pointwise
 from mmtokmerge.layers.fusion import fuse_projected, fuse_scales
 
 
@@ -23,7 +23,7 @@ class TransformersHead(Replacement):
         mlps: Any = own.linear_c if hasattr(self, "linear_c") else own.linear_projections
         maps = list(encoder_hidden_states)
         linears = [mlp.proj for mlp in mlps]
-        plain = is_plain(own.linear_fuse, nn.Conv2d) and _are_linear(linears, mlps)
+        plain = is_pointwise(own.linear_fuse) and _are_linear(linears, mlps)
         if not plain or any(x.dim() != 4 for x in maps):
             out: Tensor = self.host_forward(encoder_hidden_states, *args, **kwargs)
             return out
@@ -47,7 +47,7 @@ class SMPDecoder(Replacement):
         own: Any = self
         conv, *rest = own.fuse_stage
         linears = [mlp.linear for mlp in own.mlp_stage]
-        hooked = has_hooks(own.fuse_stage) or not is_plain(conv, nn.Conv2d)
+        hooked = has_hooks(own.fuse_stage) or not is_pointwise(conv)
         if hooked or not _are_linear(linears, own.mlp_stage):
             out: Tensor = self.host_forward(features)
             return out
@@ -67,7 +67,7 @@ class MMSegHead(Replacement):
         """As the host's: ``(B, num_classes, h, w)``."""
         own: Any = self
         fusion = own.fusion_conv
-        if not (is_plain(fusion, type(fusion)) and is_plain(fusion.conv, nn.Conv2d)):
+        if not (is_plain(fusion, type(fusion)) and is_pointwise(fusion.conv)):
             out: Tensor = self.host_forward(inputs)
             return out
         maps = [conv(x) for conv, x in zip(own.convs, own._transform_inputs(inputs))]

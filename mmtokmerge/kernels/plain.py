@@ -7,6 +7,7 @@ class says, so a faster kernel may do it in its place.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from functools import cache
 from typing import Any, cast
@@ -19,6 +20,16 @@ from mmtokmerge.kernels.linear import linear
 from mmtokmerge.kernels.recording import is_recorded
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+ELEMENTWISE = (
+    *(nn.CELU, nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.Identity),
+    *(nn.LeakyReLU, nn.LogSigmoid, nn.Mish, nn.ReLU, nn.ReLU6, nn.SELU, nn.SiLU, nn.Sigmoid),
+    *(nn.Softplus, nn.Softsign, nn.Tanh),
+)
+_ACTIVATIONS = (
+    "transformers.activations",
+    *(f"mmcv.cnn.bricks.{name}" for name in ("activation", "hsigmoid", "hswish", "swish")),
+)
+"""Modules all of whose classes are such activations."""
 _KNOWN = ("torch", "mmtokmerge", "mmcv", "mmengine")
 _TRACKER = "torch.utils.module_tracker"
 _GLOBAL_HOOKS = tuple(
@@ -28,12 +39,59 @@ _GLOBAL_HOOKS = tuple(
 
 def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     """Whether a module is exactly one of ``kinds``: no hook, no subclass, no other ``forward``."""
+    kind: Any = type(module)
     return (
-        type(module) in kinds
+        kind in kinds
+        and _is_own(kind, kind.forward)
         and not is_patched(module)
         and not has_hooks(module)
         and not has_global_hooks()
     )
+
+
+@cache
+def _is_own(kind: Any, forward: Any) -> bool:
+    """Whether a class's ``forward`` is the one that its module, or a parent's, defines."""
+    if hasattr(forward, "__wrapped__"):
+        return False
+    made_in = getattr(getattr(forward, "__code__", None), "co_filename", None)
+    files = {getattr(sys.modules.get(base.__module__), "__file__", None) for base in kind.__mro__}
+    return made_in is not None and made_in in files
+
+
+def is_pointwise(module: Any) -> bool:
+    """Whether a module is a plain linear layer, or a 1x1 convolution that is one."""
+    if is_plain(module, nn.Linear):
+        return True
+    return (
+        is_plain(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.stride == (1, 1)
+        and module.padding in ((0, 0), "valid", "same")
+        and module.groups == 1
+    )
+
+
+def is_depthwise(module: Any) -> bool:
+    """Whether a module is a plain 3x3 depthwise convolution, padded by one with zeros."""
+    return (
+        is_plain(module, nn.Conv2d)
+        and module.kernel_size == (3, 3)
+        and module.stride == (1, 1)
+        and module.dilation == (1, 1)
+        and module.padding in ((1, 1), "same")
+        and module.padding_mode == "zeros"
+        and module.groups == module.in_channels == module.out_channels
+    )
+
+
+def is_elementwise(module: nn.Module) -> bool:
+    """Whether a module is a plain activation of known classes, which looks at numbers one by one.
+
+    Others may look at channels or at the whole map, and must be given it in its own layout.
+    """
+    kind = type(module)
+    return is_plain(module, kind) and (kind in ELEMENTWISE or kind.__module__ in _ACTIVATIONS)
 
 
 def is_patched(module: nn.Module) -> bool:

@@ -123,7 +123,8 @@ class Injector(nn.Module):
     def forward(self, patches: Tensor, places: Tensor, maps: Tensor, shapes: Shapes) -> Tensor:
         """Patches ``(B, N, C)`` at their places ``(N, 2)``, maps ``(B, S, C)``, to patches."""
         change = self.attn(self.query_norm(patches), self.feat_norm(maps), places, shapes)
-        return patches + self.gamma * change
+        injected: Tensor = patches + self.gamma * change
+        return injected
 
 
 class Extractor(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmtokmerge.kernels.depthwise import depthwise_activation
 from mmtokmerge.kernels.linear import linear
 from mmtokmerge.kernels.norm import call_norm
-from mmtokmerge.kernels.plain import is_plain
+from mmtokmerge.kernels.plain import is_depthwise, is_elementwise, is_plain, is_pointwise
 from mmtokmerge.kernels.recording import is_recorded
 from mmtokmerge.layers.layout import to_map, to_tokens
 
@@ -93,13 +93,13 @@ class MixParts(NamedTuple):
 
     def are_plain(self, norm: Callable[[Tensor], Tensor] = _same) -> bool:
         """Whether products and strips may stand for the calls of the parts and the norm."""
-        if isinstance(norm, nn.Module) and not is_plain(norm, type(norm)):
+        if isinstance(norm, nn.Module) and not is_plain(norm, nn.LayerNorm):
             return False
         return (
-            all(is_plain(each, nn.Conv2d, nn.Linear) for each in (self.fc1, self.fc2))
-            and is_plain(self.depthwise, nn.Conv2d)
+            all(is_pointwise(each) for each in (self.fc1, self.fc2))
+            and is_depthwise(self.depthwise)
             and all(is_plain(each, nn.Dropout) for each in (self.drop1, self.drop2))
-            and is_plain(self.activation, type(self.activation))
+            and is_elementwise(self.activation)
         )
 
     def feed(

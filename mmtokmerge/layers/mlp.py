@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmtokmerge.kernels.plain import call_linear, is_plain
+from mmtokmerge.kernels.plain import call_linear, is_elementwise, is_plain
 from mmtokmerge.kernels.recording import is_recorded
 
 WHOLE_BYTES = 16 * 2**20  # hidden rows up to this size are made in one piece
@@ -70,7 +70,7 @@ class MLP(nn.Module):
         return (
             all(is_plain(each, nn.Linear) for each in parts)
             and all(is_plain(each, nn.Dropout) for each in drops)
-            and is_plain(activation, type(activation))
+            and is_elementwise(activation)
         )
 
     def _rows(self, x: Tensor) -> Tensor:

@@ -186,3 +186,69 @@ def test_what_is_plain() -> None:
     with torch.no_grad():
         assert reuses_memory([nn.Linear(4, 4)], x)
     assert not reuses_memory([nn.Linear(4, 4)], x)
+
+
+class ResponseNorm(nn.Module):
+    """ConvNeXt v2's: looks at the whole map ``(B, C, h, w)``."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        size = x.norm(dim=(2, 3), keepdim=True)
+        return x * size / (size.mean(1, keepdim=True) + 1e-6)
+
+
+def other_depthwise(channels: int, **settings: Any) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, groups=channels, **settings)
+
+
+REPLACED = {
+    "5x5": lambda ffn, c: ffn.__setitem__(1, other_depthwise(c, kernel_size=5, padding=2)),
+    "dilated": lambda ffn, c: ffn.__setitem__(
+        1, other_depthwise(c, kernel_size=3, padding=2, dilation=2)
+    ),
+    "circular": lambda ffn, c: ffn.__setitem__(
+        1, other_depthwise(c, kernel_size=3, padding=1, padding_mode="circular")
+    ),
+    "whole map": lambda ffn, c: ffn.__setitem__(2, ResponseNorm()),
+    "channels": lambda ffn, c: ffn.__setitem__(2, nn.PReLU(c, 0.3)),
+    "grouped": lambda ffn, c: ffn.__setitem__(0, nn.Conv2d(c // 4, c, 1, groups=2)),
+    "3x3": lambda ffn, c: ffn.__setitem__(0, nn.Conv2d(c // 4, c, 3, padding=1)),
+}
+
+
+@pytest.mark.parametrize("name", REPLACED)
+def test_what_others_put_into_a_mixffn_does_what_it_says(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In strips, in one piece and with gradients, beside the layers called one after another."""
+    from mmtokmerge.layers import mix_ffn
+
+    torch.manual_seed(0)
+    ffn = mix_ffn.MixFFN(8, 32).eval()
+    REPLACED[name](ffn.layers, 32)
+    for parameter in ffn.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x, hw = torch.randn(2, 24 * 10, 8), (24, 10)
+    expected = ffn.layers(x.transpose(1, 2).unflatten(2, hw)).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(ffn(x, hw), expected, atol=1e-5, rtol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(ffn(x, hw), expected, atol=1e-5, rtol=1e-4)
+        monkeypatch.setattr(mix_ffn, "WHOLE_BYTES", 0)
+        monkeypatch.setattr(mix_ffn, "STRIP_BYTES", 1)
+        torch.testing.assert_close(ffn(x, hw), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, nn.Conv2d])
+def test_a_class_that_somebody_patched_is_called(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, seen = kind.forward, set()
+
+    def patched(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        seen.add(id(self))
+        return own(self, x)
+
+    model = MiTPlusPlus(dict(embed_dims=8, num_layers=(1, 1, 1, 1)), merging="hq").eval()
+    monkeypatch.setattr(kind, "forward", patched)
+    with torch.no_grad():
+        model(torch.randn(1, 3, 64, 64))
+    assert seen == {id(module) for module in model.modules() if type(module) is kind}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
-from mmtokmerge.kernels.plain import is_plain
+from mmtokmerge.kernels.plain import is_plain, is_pointwise
 from mmtokmerge.layers.fusion import fuse_scales
 
 
@@ -29,7 +29,7 @@ def fuse(
         mode: Interpolation, 'bilinear' or 'nearest'.
         align_corners: As :func:`torch.nn.functional.interpolate` takes it.
     """
-    if not (is_plain(fusion, ConvModule) and is_plain(fusion.conv, nn.Conv2d)):
+    if not (is_plain(fusion, ConvModule) and is_pointwise(fusion.conv)):
         size = maps[0].shape[2:]
         corners = align_corners if mode == "bilinear" else None
         same = [

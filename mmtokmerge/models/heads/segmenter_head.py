@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mmtokmerge.errors import InputError
 from mmtokmerge.kernels.attention import for_changing_lengths
-from mmtokmerge.kernels.plain import is_plain
+from mmtokmerge.kernels.plain import is_pointwise
 from mmtokmerge.layers import TokenFeatures, ViTLayer
 from mmtokmerge.models.heads.token_inputs import key_bias, read_level
 from mmtokmerge.registry import MODELS
@@ -160,7 +160,7 @@ class SegmenterLinearHead(BaseDecodeHead):
         features = read_level(inputs, self.in_index, self.in_channels)
         tokens = drop_channels(features.tokens, self.dropout)
         conv = self.conv_seg
-        if is_plain(conv, nn.Conv2d):
+        if is_pointwise(conv):
             logits = F.linear(tokens, conv.weight.flatten(1), conv.bias)
         else:
             logits = conv(tokens.transpose(1, 2)[..., None])[..., 0].transpose(1, 2)

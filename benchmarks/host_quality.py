@@ -47,10 +47,10 @@ from mmtokmerge.commands.main import guard
 from mmtokmerge.engine.loading import read_config
 from mmtokmerge.measure.samples import Samples
 from mmtokmerge.models.overrides import merging_as
-from mmtokmerge.models.weights.fit import state_dict_of
 from mmtokmerge.models.weights.formats import FORMATS, WeightFormat
 from mmtokmerge.models.weights.rename import rename
 from mmtokmerge.models.weights.safe_load import load_weights_only
+from mmtokmerge.models.weights.state_dicts import state_dict_of
 from mmtokmerge.reporting.console import progress_bar
 from mmtokmerge.reporting.files import write_bytes
 from mmtokmerge.reporting.tables import csv_text

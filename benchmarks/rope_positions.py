@@ -30,8 +30,9 @@ from trials import test, trial_runner
 import mmtokmerge
 from mmtokmerge.commands.main import guard
 from mmtokmerge.evaluation.intervals import paired_difference
-from mmtokmerge.models.weights.fit import load_weights, state_dict_of
+from mmtokmerge.models.weights.fit import load_weights
 from mmtokmerge.models.weights.safe_load import load_weights_only
+from mmtokmerge.models.weights.state_dicts import state_dict_of
 from mmtokmerge.reporting.files import write_bytes
 from mmtokmerge.reporting.tables import csv_text, markdown_table
 

@@ -140,3 +140,31 @@ def test_an_instance_without_box_or_keypoints_is_left_out() -> None:
 def test_what_is_no_list_is_said(table: str) -> None:
     with pytest.raises(InputError, match=r"f\.json"):
         mend({**content(), table: 5})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("bbox", [0.1, 0.1, 0.5, 0.4], "boxes"),
+        ("keypoints", [0.2, 0.3, 2, 0.5, 0.9, 1], "keypoints"),
+    ],
+)
+def test_shares_of_the_image_are_no_pixels(key: str, value: list[float], what: str) -> None:
+    with pytest.raises(InputError, match=f"has {what} from 0 to 1"):
+        mend(changed("annotations", key, value))
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["tail", "nose"], "names 'tail' as keypoint 0, but the data set has 'nose'"),
+        (["nose"], "names 1 keypoints, but the data set has 2"),
+    ],
+)
+def test_a_category_with_keypoints_in_another_order(names: list[str], sentence: str) -> None:
+    found = changed("categories", "keypoints", names)
+    with pytest.raises(InputError, match=sentence):
+        mend_annotations(found, "f.json", 2, lambda name, owner: (60, 40), names=["nose", "tail"])
+    for fine in (["Nose", "tail"], ["left", "right"]):  # other words of the same number may be
+        found = changed("categories", "keypoints", fine)
+        mend_annotations(found, "f.json", 2, lambda name, owner: (60, 40), names=["nose", "tail"])

@@ -72,3 +72,17 @@ def test_a_fault_of_the_program_is_no_sentence() -> None:
 
     with pytest.raises(OSError, match="no number"):
         guard(fail)
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    command = f"{sys.executable} -W ignore -m mmtokmerge config b5_cityscapes_hq | head -1"
+    run = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout.count("\n") == 1 and "Traceback" not in run.stderr, run.stderr[-500:]
+
+
+def test_config_says_what_is_wrong_with_it(capsys: pytest.CaptureFixture[str]) -> None:
+    for option, word in (("mergin=hq", "mergin"), ("merging=hqq", "hqq")):
+        words = ["config", "b0_demo_none", "--cfg-options", f"model.backbone.{option}"]
+        assert main(words) == 1
+        captured = capsys.readouterr()
+        assert word in captured.err and captured.out == ""

@@ -10,7 +10,8 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
-from mmtokmerge.engine.resume_schedule import follow_config
+from mmtokmerge.engine.resume_schedule import check_resumed, follow_config
+from mmtokmerge.errors import InputError
 
 
 def schedule(end: int) -> list[dict[str, Any]]:
@@ -71,3 +72,50 @@ def test_the_same_schedule_stays_as_it_was_saved() -> None:
     before = [dict(state) for state in content["param_schedulers"]]
     follow_config(runner_of(10), content)
     assert content["param_schedulers"] == before
+
+
+def resumed(end: int, steps: int, last: int) -> tuple[Any, dict[str, Any]]:
+    content, runner = checkpoint(end, steps), runner_of(end)
+    runner.max_iters, runner._load_from = last, "iter.pth"
+    return runner, content
+
+
+def test_a_run_that_has_ended_is_a_sentence() -> None:
+    runner, content = resumed(10, 10, 10)
+    with pytest.raises(InputError, match="nothing is left to train"):
+        check_resumed(runner, content)
+
+
+def test_a_rate_of_zero_until_the_end_is_a_sentence() -> None:
+    runner, content = resumed(10, 10, 20)
+    follow_config(runner, content)
+    with pytest.raises(InputError, match="has ended with a learning rate of 0"):
+        check_resumed(runner, content)
+    runner, content = resumed(20, 10, 20)
+    check_resumed(runner, content)
+
+
+@pytest.mark.parametrize("where", ["state", "rate"])
+def test_an_optimizer_that_is_not_finite_is_a_sentence(where: str) -> None:
+    runner, content = resumed(20, 10, 20)
+    if where == "state":
+        content["optimizer"]["state"] = {0: {"exp_avg": torch.tensor([1.0, float("nan")])}}
+    else:
+        content["optimizer"]["param_groups"][0]["lr"] = float("nan")
+    with pytest.raises(InputError, match="not finite"):
+        check_resumed(runner, content)
+
+
+def test_the_configs_optimizer_is_followed() -> None:
+    """Another learning rate and weight decay: at step 10 of 20 the rate is half of the config's."""
+    runner, content = resumed(20, 10, 20)
+    group = runner.optim_wrapper.optimizer.param_groups[0]
+    group["lr"] = group["initial_lr"] = 4.0
+    group["weight_decay"] = 0.3
+    for each in runner.param_schedulers:
+        each.base_values = [4.0]
+    follow_config(runner, content)
+    check_resumed(runner, content)
+    found = content["optimizer"]["param_groups"][0]
+    assert found["weight_decay"] == 0.3 and found["initial_lr"] == 4.0
+    assert found["lr"] == pytest.approx(4 * (20 - 10) / (20 - 3), rel=0.1)

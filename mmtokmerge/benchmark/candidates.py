@@ -25,8 +25,9 @@ from mmtokmerge.engine.policies import check_policies
 from mmtokmerge.merging import StageMerging
 from mmtokmerge.merging.segformer.arch import MiTArch
 from mmtokmerge.merging.segformer.presets import read_merging
-from mmtokmerge.models.weights.fit import fit_weights, state_dict_of
+from mmtokmerge.models.weights.fit import fit_weights
 from mmtokmerge.models.weights.safe_load import load_weights_safely
+from mmtokmerge.models.weights.state_dicts import state_dict_of
 
 REDUCERS = "backbone.reducers."
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmtokmerge.commands.options import add_cfg_options
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 EXAMPLES = """\
 examples:
@@ -33,7 +37,9 @@ def run(args: argparse.Namespace) -> None:
     from mmtokmerge.errors import InputError
     from mmtokmerge.reporting.files import write_text
 
-    text: str = load_config(args.config, args.cfg_options).pretty_text
+    cfg = load_config(args.config, args.cfg_options)
+    check(cfg)
+    text: str = cfg.pretty_text
     if args.out is None:
         print(text)
         return
@@ -43,3 +49,27 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--out {args.out} exists already: name another file.")
     write_text(args.out, text)
     print(f"wrote {args.out}")
+
+
+def check(cfg: Config) -> None:
+    """Look at names and values, and build the model without memory.
+
+    Raises:
+        InputError: A name is unknown, or a value none that is allowed.
+    """
+    import torch
+    from mmengine.registry import MODELS, DefaultScope
+
+    from mmtokmerge.engine.config_check import check_names
+    from mmtokmerge.engine.config_values import check_values
+    from mmtokmerge.engine.first_step import building
+    from mmtokmerge.engine.launch import import_scope
+
+    scope = cfg.get("default_scope", "mmseg")
+    import_scope(scope)
+    check_values(cfg)
+    check_names(cfg)
+    if cfg.get("model"):
+        own = DefaultScope.overwrite_default_scope(scope)
+        with building("The model"), own, torch.device("meta"):
+            MODELS.build(cfg.model)

@@ -96,9 +96,9 @@ def read_weights(
     Raises:
         InputError: There is no such file, it is damaged, would run code, or holds no weights.
     """
-    from mmtokmerge.models.weights.fit import state_dict_of
     from mmtokmerge.models.weights.grids import grid_of
     from mmtokmerge.models.weights.safe_load import load_weights_only
+    from mmtokmerge.models.weights.state_dicts import state_dict_of
 
     if path.is_dir():
         path = find_weights(path)

@@ -17,6 +17,7 @@ from mmtokmerge.errors import InputError
 
 TRACEBACK_ENV = "MMTOKMERGE_TRACEBACK"
 INTERRUPTED = 130
+NO_READER = 141  # as a shell says of SIGPIPE
 """Exit status of a command that Ctrl-C stopped, as shells have it."""
 DISK_ERRORS = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EROFS)
 
@@ -144,6 +145,9 @@ def guard(action: Callable[[], object]) -> int:
     except KeyboardInterrupt:
         _show_traceback()
         return _fail("stopped by Ctrl-C; what was finished is kept.", INTERRUPTED)
+    except BrokenPipeError:  # who read has enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NO_READER
     except OSError as error:
         if error.filename is None and error.errno not in DISK_ERRORS:
             raise

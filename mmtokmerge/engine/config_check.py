@@ -19,6 +19,8 @@ from mmengine.registry import (
     OPTIM_WRAPPERS,
     OPTIMIZERS,
     PARAM_SCHEDULERS,
+    RUNNERS,
+    STRATEGIES,
     TRANSFORMS,
     VISBACKENDS,
     VISUALIZERS,
@@ -46,6 +48,8 @@ SECTIONS: dict[str, Registry] = {
     "val_cfg": LOOPS,
     "test_cfg": LOOPS,
     "visualizer": VISUALIZERS,
+    "tta_model": MODELS,
+    "strategy": STRATEGIES,
 }
 """Where the runner builds from a config, and from which registry."""
 NESTED: dict[str, Registry] = {
@@ -99,6 +103,10 @@ def check_names(cfg: Config) -> None:
             node = node.get(part) if isinstance(node, Mapping) else None
         for path, found, own in _dicts_with_type(node, section, registry):
             _check(path, found, own, scope)
+    kind = cfg.get("runner_type")
+    if kind is not None and RUNNERS.get(kind) is None:
+        known = ["Runner", "FlexibleRunner", *RUNNERS.module_dict]
+        raise InputError(f"runner_type={kind!r} is unknown{did_you_mean(kind, known)}")
     _check_types(cfg.to_dict(), "", scope)
     _check_train_cfg(cfg.get("train_cfg"))
     _check_save_best(cfg)

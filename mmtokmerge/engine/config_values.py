@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmtokmerge.checks import did_you_mean, one_of
+from mmtokmerge.engine.config_numbers import check_numbers
 from mmtokmerge.errors import InputError
 
 KEYS = {
@@ -47,6 +48,7 @@ def check_values(cfg: Config) -> None:
     Raises:
         InputError: A value is none that is allowed; with the key, what it was and what is allowed.
     """
+    check_numbers(cfg.to_dict())
     for path, allowed in KEYS.items():
         if path == "optim_wrapper.paramwise_cfg" and _at(cfg, "optim_wrapper.constructor"):
             continue  # another constructor reads other keys

@@ -81,9 +81,10 @@ def prepare_training(cfg: Config, resume: bool, amp: bool) -> None:
     elif named:
         check_checkpoint(cfg.load_from)
     say_total_batch(cfg)
+    hooks = [{"type": "mmtokmerge.TrainingCheckHook"}]
     if cfg.get("load_from"):
-        strict = {"type": "mmtokmerge.StrictLoadHook", "training": True}
-        cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), strict]
+        hooks.append({"type": "mmtokmerge.StrictLoadHook", "training": True})
+    cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), *hooks]
     seed_train_samples(cfg)
 
 

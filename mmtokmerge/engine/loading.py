@@ -21,8 +21,9 @@ from mmtokmerge.engine.launch import check_checkpoint, import_scope, load_config
 from mmtokmerge.engine.policies import check_policies
 from mmtokmerge.errors import InputError
 from mmtokmerge.models.backbones import plain_vit_of
-from mmtokmerge.models.weights.fit import is_threshold, load_weights
+from mmtokmerge.models.weights.fit import load_weights
 from mmtokmerge.models.weights.safe_load import load_weights_safely
+from mmtokmerge.models.weights.state_dicts import is_threshold
 from mmtokmerge.quiet import ignore_known_warnings
 
 

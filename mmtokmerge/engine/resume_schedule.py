@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,11 +12,15 @@ import torch
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 
+from mmtokmerge.errors import InputError
+
 IGNORED = {
-    *("last_step", "_global_step", "_last_value", "verbose", "base_values", "param_name"),
+    *("last_step", "_global_step", "_last_value", "verbose", "param_name"),
     *("best", "num_bad_epochs", "cooldown_counter", "last_epoch"),  # of ReduceOnPlateau
 }
 """What a scheduler's state says of where it stands, not of which schedule it is."""
+OPTIONS = ("weight_decay", "betas", "momentum", "eps", "nesterov", "amsgrad")
+"""Of a group of parameters, beside the learning rate, which the schedule has."""
 
 
 def follow_config(runner: Any, checkpoint: dict[str, Any]) -> None:
@@ -61,8 +66,14 @@ def follow_config(runner: Any, checkpoint: dict[str, Any]) -> None:
     checkpoint["param_schedulers"] = [scheduler.state_dict() for scheduler in schedulers]
     found = checkpoint.get("optimizer")
     if isinstance(found, Mapping) and len(found.get("param_groups", ())) == len(groups):
-        for group, moved in zip(found["param_groups"], stand_in.param_groups):
-            group["lr"] = moved["lr"]
+        for group, moved, rate in zip(found["param_groups"], stand_in.param_groups, rates):
+            group["lr"], group["initial_lr"] = moved["lr"], rate
+        base = found.get("base_param_settings")
+        if isinstance(base, dict) and rates[0] > 0:  # what the log calls base_lr
+            own_base = getattr(runner.optim_wrapper, "base_param_settings", None) or base
+            start = own_base.get("initial_lr", own_base["lr"])
+            base["lr"] = start * stand_in.param_groups[0]["lr"] / rates[0]
+            base["initial_lr"] = start
     print_log(
         f"The checkpoint's learning-rate schedule is not the config's ({'; '.join(changes[:3])}): "
         f"the config's is followed from {reached} on, with a learning rate of "
@@ -70,6 +81,70 @@ def follow_config(runner: Any, checkpoint: dict[str, Any]) -> None:
         "current",
         logging.WARNING,
     )
+
+
+def check_resumed(runner: Any, checkpoint: dict[str, Any]) -> None:
+    """Look at what a run goes on with, after :func:`follow_config`.
+
+    The optimizer's options are the config's; where the checkpoint had others it is said.
+
+    Args:
+        runner: mmengine's, about to resume.
+        checkpoint: What it will resume from; changed in place.
+
+    Raises:
+        InputError: The optimizer's state is not finite, the run has ended, or every iteration left
+            would have a learning rate of 0.
+    """
+    name, done = getattr(runner, "_load_from", "the checkpoint"), checkpoint["meta"]["iter"]
+    last = getattr(runner, "max_iters", None)
+    if last is not None and done >= last:
+        raise InputError(
+            f"{name} is of iteration {done}, and train_cfg ends at {last}: nothing is left to "
+            "train; a larger train_cfg.max_iters goes on"
+        )
+    found = checkpoint.get("optimizer")
+    if not isinstance(found, Mapping) or "param_groups" not in found:
+        return
+    for place, state in (found.get("state") or {}).items():
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor) and not bool(torch.isfinite(value).all()):
+                raise InputError(
+                    f"{name}: the optimizer's {key} of parameter {place} is not finite: an earlier "
+                    "checkpoint may be whole"
+                )
+    rates = [float(group["lr"]) for group in found["param_groups"]]
+    if not all(math.isfinite(rate) for rate in rates):
+        raise InputError(f"{name}: the optimizer's learning rate is not finite")
+    ends = [getattr(each, "end", math.inf) for each in _listed(runner.param_schedulers)]
+    if ends and rates and not any(rates) and max(ends) <= done and last is not None:
+        raise InputError(
+            f"{name} is of iteration {done} of {last}, but the config's param_scheduler has ended "
+            "with a learning rate of 0, so nothing more would be learned: set its last end to "
+            f"{last}"
+        )
+    own = runner.optim_wrapper.optimizer.param_groups if _has_one(runner) else []
+    said = []
+    for group, other in zip(found["param_groups"], own):
+        for key in OPTIONS:
+            if key in group and key in other and group[key] != other[key]:
+                said.append(f"{key} {group[key]} there, {other[key]} in the config")
+                group[key] = other[key]
+    if said:
+        shown = "; ".join(dict.fromkeys(said))
+        print_log(
+            f"The checkpoint's optimizer is not the config's ({shown}): the config's is followed.",
+            "current",
+            logging.WARNING,
+        )
+
+
+def _listed(schedulers: Any) -> list[Any]:
+    return schedulers if isinstance(schedulers, list) else []
+
+
+def _has_one(runner: Any) -> bool:
+    return isinstance(runner.optim_wrapper, OptimWrapper)
 
 
 def _advance(schedulers: list[Any], meta: Mapping[str, Any], optimizer: Any) -> str:

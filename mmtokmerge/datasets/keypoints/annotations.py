@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import mmengine.fileio as fileio
-
 from mmtokmerge.checks import is_whole
-from mmtokmerge.datasets.drawn import how_to_make
+from mmtokmerge.datasets.keypoints.fields import check_box, check_id, check_numbers
 from mmtokmerge.errors import InputError
 
 Table = list[dict[str, Any]]
-
-
-def read_json(path: str, what: str) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        InputError: It is missing, or is not JSON; ``what`` names its role in the sentence.
-    """
-    try:
-        return json.loads(fileio.get_text(path))
-    except OSError as error:
-        why = f"{error.strerror or error}{how_to_make(path)}"
-        raise InputError(f"cannot read {what} {path}: {why}") from error
-    except ValueError as error:
-        raise InputError(f"{what} {path} is not JSON, or is cut off: {error}") from error
 
 
 def mend_annotations(
@@ -39,6 +21,7 @@ def mend_annotations(
     size_of: Callable[[str, Any], tuple[int, int]],
     *,
     detected: Collection[Any] | None = None,
+    names: Sequence[str] = (),
 ) -> list[str]:
     """Mend in place what is certain in a COCO keypoint file, and refuse what is not.
 
@@ -54,6 +37,7 @@ def mend_annotations(
         size_of: Width and height, as it is loaded, of the file that an image's ``file_name`` names;
             also gets the id of an annotation that needs it.
         detected: Ids of the images that a detector's boxes are in; there need be no instance then.
+        names: Of the data set's keypoints, in their order.
 
     Returns:
         What was mended, a phrase for each kind with how often.
@@ -61,7 +45,8 @@ def mend_annotations(
     Raises:
         InputError: The file is not COCO's, an id occurs twice, a number is missing or none, an
             image's size is not its file's, an annotation names an image or a category that is not
-            listed, has another number of keypoints or a box outside, or none is annotated.
+            listed, has another number of keypoints or a box outside, none is annotated, places are
+            shares of the image instead of pixels, or a category names keypoints in another order.
     """
     images = _table(content, "images", path)
     if detected is None:
@@ -73,9 +58,7 @@ def mend_annotations(
     _by_id(annotations, "annotation", path)
     kinds = _by_id(content.get("categories") or [], "category", path)
     for annotation in annotations:
-        _check_id(
-            annotation.get("image_id"), "image_id", f"annotation {annotation['id']} in {path}"
-        )
+        check_id(annotation.get("image_id"), "image_id", f"annotation {annotation['id']} in {path}")
     needed = {a.get("image_id"): a["id"] for a in annotations if _has_parts(a)}
     for image in images:
         name = f"image {image['id']} in {path}"
@@ -108,9 +91,47 @@ def mend_annotations(
             f"annotation file {path} has no instance with a box and annotated keypoints "
             f"({len(images)} images, {len(annotations)} annotations)"
         )
+    _check_pixels(kept, path)
+    for kind in kinds.values():
+        _check_order(kind, names, path)
     if "annotations" in content:
         content["annotations"] = kept
     return [f"{what}: {number:,}" for what, number in done.items()]
+
+
+def _check_pixels(annotations: Sequence[Mapping[str, Any]], path: str) -> None:
+    """Refuse boxes or keypoints from 0 to 1: shares of an image, which hold no pixel."""
+    boxes = [value for each in annotations for value in each["bbox"]]
+    points = [
+        value
+        for each in annotations
+        for index, value in enumerate(each["keypoints"])
+        if index % 3 < 2 and each["keypoints"][index - index % 3 + 2] > 0
+    ]
+    for what, values in (("boxes", boxes), ("keypoints", points)):
+        if values and max(values) <= 1 and any(value > 0 for value in values):
+            raise InputError(
+                f"annotation file {path} has {what} from 0 to 1, shares of the image: COCO's are "
+                "in pixels"
+            )
+
+
+def _check_order(kind: Mapping[str, Any], names: Sequence[str], path: str) -> None:
+    """Refuse a category whose keypoints are the data set's in another order, or not as many."""
+    own = kind.get("keypoints")
+    if not isinstance(own, list) or not names:
+        return
+    where = f"category {kind['id']} of {path} names"
+    if len(own) != len(names):
+        raise InputError(f"{where} {len(own)} keypoints, but the data set has {len(names)}")
+    same = [str(each).lower() for each in own]
+    wanted = [each.lower() for each in names]
+    if sorted(same) == sorted(wanted) and same != wanted:
+        place = next(i for i, (a, b) in enumerate(zip(same, wanted)) if a != b)
+        raise InputError(
+            f"{where} {own[place]!r} as keypoint {place}, but the data set has {names[place]!r} "
+            "there: its order would swap what is learned"
+        )
 
 
 def _by_id(table: Table, what: str, path: str) -> dict[int, dict[str, Any]]:
@@ -153,7 +174,7 @@ def _mend_keypoints(
             f"{name} has {found} numbers for keypoints, but the data set has {num_keypoints} "
             f"keypoints of x, y and visibility: {3 * num_keypoints}"
         )
-    _check_numbers(numbers, "keypoints", name)
+    check_numbers(numbers, "keypoints", name)
     for index in range(0, len(numbers), 3):
         x, y, visible = numbers[index : index + 3]
         if math.isfinite(visible) and visible >= 0 and visible not in (0, 1, 2):
@@ -175,7 +196,7 @@ def _mend_keypoints(
     visible_ones = sum(v > 0 for v in numbers[2::3])
     given = annotation.get("num_keypoints")
     if given is not None:
-        _check_numbers([given], "num_keypoints", name)
+        check_numbers([given], "num_keypoints", name)
     if given is None or given > visible_ones:
         done["num_keypoints counted"] += 1
         annotation["num_keypoints"] = visible_ones
@@ -187,9 +208,9 @@ def _mend_fields(
     box = annotation["bbox"]
     if not isinstance(box, list) or len(box) != 4:
         raise InputError(f"{name} has the box {box}, but a box is x, y, width, height")
-    _check_numbers(box, "bbox", name)
+    check_numbers(box, "bbox", name)
     if annotation.get("area") is not None:
-        _check_numbers([annotation["area"]], "area", name)
+        check_numbers([annotation["area"]], "area", name)
     if not 0 < (annotation.get("area") or 0) < math.inf:
         annotation["area"] = box[2] * box[3]
         done["areas taken from the box"] += 1
@@ -202,51 +223,10 @@ def _mend_fields(
         annotation["category_id"] = next(iter(kinds))
         done["category_id taken from the only category"] += 1
     kind = annotation.get("category_id")
-    _check_id(kind, "category_id", name)
+    check_id(kind, "category_id", name)
     if kind is None or (kinds and kind not in kinds):
         listed = ", ".join(map(str, kinds)) or "none"
         raise InputError(f"{name} has category_id {kind!r}, but the categories there are {listed}")
-
-
-def _check_numbers(values: Iterable[Any], key: str, name: str) -> None:
-    for value in values:
-        if type(value) not in (int, float):
-            raise InputError(f"{name} has {value!r} in {key}, where a number belongs")
-
-
-def read_detections(path: str) -> list[Any]:
-    """The boxes of a person detector.
-
-    Raises:
-        InputError: The file is not a list of detections, is empty, or one of them lacks a field.
-    """
-    detections = read_json(path, "detection file")
-    if not isinstance(detections, list) or not detections:
-        raise InputError(f"detection file {path} is not a list of at least one detection")
-    for index, detection in enumerate(detections):
-        name = f"detection {index} in {path}"
-        if not isinstance(detection, dict):
-            raise InputError(f"{name} is {detection!r}, but a detection is an object")
-        missing = {"image_id", "category_id", "bbox", "score"} - set(detection)
-        if missing:
-            raise InputError(f"{name} has no {' and no '.join(sorted(missing))}")
-        _check_numbers([detection["score"]], "score", name)
-        if not math.isfinite(detection["score"]):
-            raise InputError(
-                f"{name} has the score {detection['score']}, which is no finite number"
-            )
-        for key in ("image_id", "category_id"):
-            _check_id(detection[key], key, name)
-    if not any(detection["category_id"] == 1 for detection in detections):
-        raise InputError(
-            f"detection file {path} has no box of category_id 1, the people that keypoints are of"
-        )
-    return detections
-
-
-def _check_id(found: Any, key: str, name: str) -> None:
-    if found is not None and (not is_whole(found)):
-        raise InputError(f"{name} has the {key} {found!r}, but an id is an int")
 
 
 def _check_places(numbers: list[Any], image: Mapping[str, Any], name: str) -> None:
@@ -259,44 +239,6 @@ def _check_places(numbers: list[Any], image: Mapping[str, Any], name: str) -> No
                 f"{name} has keypoint {index // 3} at ({x}, {y}), far outside its image of "
                 f"{width}x{height} pixels (width x height)"
             )
-
-
-def check_detections(detections: list[Any], path: str, content: Any, ann_file: str) -> None:
-    """Check a detector's boxes of people against the annotation file's mended ``content``.
-
-    Raises:
-        InputError: A detection names an image that ``ann_file`` does not list, or a box outside it.
-    """
-    by_id = {image["id"]: image for image in content["images"]}
-    for index, detection in enumerate(detections):
-        name = f"detection {index} in {path}"
-        if detection["category_id"] != 1:
-            continue
-        if detection["image_id"] not in by_id:
-            raise InputError(
-                f"{name} belongs to image {detection['image_id']}, which {ann_file} does not list"
-            )
-        check_box(detection["bbox"], by_id[detection["image_id"]], name)
-
-
-def check_box(box: Any, image: Mapping[str, Any], name: str) -> None:
-    """Refuse a box (x, y, width, height) without any part inside the image; others are clipped.
-
-    Raises:
-        InputError: It is outside, or not four numbers.
-    """
-    if not isinstance(box, list) or len(box) != 4:
-        raise InputError(f"{name} has the box {box}, but a box is x, y, width, height")
-    numbers = box
-    _check_numbers(numbers, "bbox", name)
-    x, y, w, h = numbers[:4]
-    width, height = image["width"], image["height"]
-    inside = x < width and y < height and x + w >= 0 and y + h >= 0
-    if not (inside and all(map(math.isfinite, numbers[:4]))):
-        raise InputError(
-            f"{name} has the box {numbers[:4]} (x, y, width, height) outside its image "
-            f"{image.get('file_name')} of {width}x{height} pixels"
-        )
 
 
 def _has_parts(annotation: Mapping[str, Any]) -> bool:

@@ -12,12 +12,9 @@ from mmengine.logging import print_log
 from mmpose.datasets.datasets.base import BaseCocoStyleDataset
 
 from mmtokmerge.datasets.drawn import how_to_make
-from mmtokmerge.datasets.keypoints.annotations import (
-    check_detections,
-    mend_annotations,
-    read_detections,
-    read_json,
-)
+from mmtokmerge.datasets.keypoints.annotations import mend_annotations
+from mmtokmerge.datasets.keypoints.detections import check_detections, read_detections
+from mmtokmerge.datasets.keypoints.fields import read_json
 from mmtokmerge.datasets.keypoints.mended_copy import write_copy
 from mmtokmerge.datasets.transforms.files import image_size
 from mmtokmerge.errors import InputError
@@ -51,6 +48,7 @@ class CheckedKeypoints(BaseCocoStyleDataset):
             source,
             self.metainfo["num_keypoints"],
             partial(self._size_of, folder),
+            names=[name for _, name in sorted(self.metainfo["keypoint_id2name"].items())],
             detected=boxes and {box["image_id"] for box in boxes if box["category_id"] == 1},
         )
         if boxes is not None:
@@ -61,6 +59,9 @@ class CheckedKeypoints(BaseCocoStyleDataset):
                 logger="current",
                 level=logging.WARNING,
             )
+            self.ann_file = write_copy(content)
+        if content.get("categories") is None:  # pycocotools reads it
+            content["categories"] = []
             self.ann_file = write_copy(content)
         samples = super().load_data_list()
         if not samples:

@@ -8,7 +8,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 
 from mmtokmerge.engine.atomic_backend import ATOMIC_BACKEND, AtomicLocalBackend
-from mmtokmerge.engine.resume_schedule import follow_config
+from mmtokmerge.engine.resume_schedule import check_resumed, follow_config
 from mmtokmerge.errors import InputError
 from mmtokmerge.registry import HOOKS
 
@@ -63,6 +63,7 @@ class SafeCheckpointHook(CheckpointHook):
                     "resume to start a new run from its weights."
                 )
             follow_config(runner, checkpoint)
+            check_resumed(runner, checkpoint)
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
         super()._save_checkpoint_with_step(runner, step, meta)

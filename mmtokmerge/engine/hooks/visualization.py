@@ -143,7 +143,11 @@ class MergeVisualizationHook(SegVisualizationHook):
         self, runner: Any, batch: dict, index: int, output: Any, mode: str, step: int
     ) -> tuple[str, np.ndarray]:
         """Draw the overlay and the tokens; returns the picture's name and the image (H, W, 3)."""
-        image = read_shown(output.img_path, self.backend_args)
+        path = output.img_path
+        if osp.isfile(path) or "://" in path or self.backend_args:
+            image = read_shown(path, self.backend_args)
+        else:  # drawn, as generated streets are
+            image = np.ascontiguousarray(batch["inputs"][index].permute(1, 2, 0).numpy()[..., ::-1])
         name = f"{mode}_{osp.basename(output.img_path)}"
         self._visualizer.add_datasample(
             name, image, data_sample=output, show=self.show, wait_time=self.wait_time, step=step

@@ -54,11 +54,15 @@ class FitsPositions(nn.Module):
         count = found.shape[1] - self.positions.num_prefix if found.dim() == 3 else -1
         own = self.positions.grid
         square = count > 0 and math.isqrt(count) ** 2 == count
-        guessed = grid is None and count == own[0] * own[1] and not (published and square)
-        grid = own if guessed else grid
+        said = grid is not None
+        if not said and count == own[0] * own[1] and not (published and square):
+            grid = own
         if grid != own:
             weights[f"{prefix}pos_embed"] = read_pos_embed(found, self.positions, grid)
-        return own if guessed else None
+        if said:
+            return None
+        side = math.isqrt(max(count, 0))
+        return grid or ((side, side) if square else None)
 
     def _load_from_state_dict(
         self,

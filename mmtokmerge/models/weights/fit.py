@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from mmtokmerge.errors import InputError
+from mmtokmerge.models.weights.align import align, is_head
 from mmtokmerge.models.weights.describe import describe_weights
-from mmtokmerge.models.weights.grids import Grid, grid_of
+from mmtokmerge.models.weights.grids import Grid, grid_of, other_grids
 from mmtokmerge.models.weights.rename import list_some
+from mmtokmerge.models.weights.state_dicts import is_threshold, state_dict_of
 
-CONTAINERS = ("state_dict", "model", "model_state_dict", "module", "teacher")
-"""Under which keys the checkpoints of mmengine, Facebook, timm and others hold their weights."""
-PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")
-"""What wrappers and containers put before a key; any of them may stand before another."""
-ENCODER_PREFIX = "backbone."
+HARMLESS = ("data_preprocessor", "loss", "criterion", "ema", "teacher", "student")
+"""Modules that only training uses, or that hold no weights."""
 _BOOKKEEPING = re.compile(r"(num_batches_tracked|relative_position_index)$")
-_THRESHOLD = re.compile(r"(^|\.)reducers\.\d+\.tau$")
 
 
 @dataclass(frozen=True)
@@ -44,35 +41,22 @@ class Fitted:
     notes: list[str] = field(default_factory=list)
 
 
-def state_dict_of(content: Any, name: str) -> dict[str, Tensor]:
-    """The weights that a checkpoint holds.
-
-    Raises:
-        InputError: It holds none, something that is no tensor, or values that are not finite.
-    """
-    if not isinstance(content, Mapping):
-        raise InputError(f"{name} holds no weights, but a value of type {type(content).__name__}.")
-    found: Any = content
-    for key in CONTAINERS:
-        if isinstance(content.get(key), Mapping):
-            found = content[key]
-            break
-    if not found:
-        raise InputError(f"{name} holds no weights: it is empty.")
-    for key, value in found.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise InputError(
-                f"{name} holds no state dict: {key!r} is of type {type(value).__name__}, not a "
-                "tensor."
-            )
-    broken = [
-        key
-        for key, value in found.items()
-        if value.is_floating_point() and not _THRESHOLD.search(key) and not _is_finite(value)
+def _refuse_whole_numbers(
+    wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], name: str
+) -> None:
+    """Refuse integers where the model has floats: their scale is not known."""
+    whole = [
+        f"{key} ({weights[key].dtype})"
+        for key, value in wanted.items()
+        if key in weights
+        and value.is_floating_point()
+        and not (isinstance(weights[key], Tensor) and weights[key].is_floating_point())
     ]
-    if broken:
-        raise InputError(f"{name} holds values that are not finite, in {list_some(broken)}.")
-    return dict(found)
+    if whole:
+        raise InputError(
+            f"{name} holds whole numbers where the model has floats, in {list_some(whole)}: "
+            "quantized weights cannot be read without their scales."
+        )
 
 
 def fit_weights(
@@ -103,7 +87,7 @@ def fit_weights(
         InputError: The weights do not fit, with what is missing and what they look like.
     """
     wanted = model.state_dict()
-    weights = _align(model, state_dict_of(content, name), wanted, name)
+    weights = align(model, state_dict_of(content, name), wanted, name)
     weights, grid = dict(weights), grid or grid_of(content)
     notes: list[str] = []
     if prepare is not None:
@@ -115,7 +99,7 @@ def fit_weights(
         weights, said = _leave_out_heads(weights, wanted, name)
         notes += said
         own = {key.split(".")[0] for key in weights}
-        wanted = {k: v for k, v in wanted.items() if k.split(".")[0] in own or not _is_head(k)}
+        wanted = {k: v for k, v in wanted.items() if k.split(".")[0] in own or not is_head(k)}
     problems = [
         f"{key} is missing"
         for key in wanted
@@ -126,7 +110,9 @@ def fit_weights(
         for key, value in wanted.items()
         if key in weights and weights[key].shape != value.shape and not _BOOKKEEPING.search(key)
     ]
+    _refuse_whole_numbers(wanted, weights, name)
     modules = {key.split(".")[0] for key in wanted}
+    notes += _left_over(model, weights, modules, name, training)
     problems += [
         f"{key} is not in the model"
         for key in weights
@@ -142,6 +128,30 @@ def fit_weights(
         )
     own = model.state_dict()
     return Fitted({k: v for k, v in weights.items() if k in own and v.shape == own[k].shape}, notes)
+
+
+def _left_over(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    modules: Collection[str],
+    name: str,
+    training: bool,
+) -> list[str]:
+    """What to say of weights of modules that a whole network does not have, heads aside.
+
+    Raises:
+        InputError: It is to be tested, and would be another network than the one that was trained.
+    """
+    if not hasattr(model, "backbone"):
+        return []
+    tops = {key.split(".")[0] for key in weights if not is_head(key)}
+    others = sorted(tops - set(modules) - set(HARMLESS))
+    if not others or not set(modules) & {key.split(".")[0] for key in weights}:
+        return []
+    said = f"{name} holds weights of {list_some(others)}, which the config's model does not have"
+    if training:
+        return [f"{said}: they are left out."]
+    raise InputError(f"{said}: it was trained as another network.")
 
 
 def load_weights(model: nn.Module, path: str, **options: Any) -> dict[str, Any]:
@@ -166,74 +176,12 @@ def say_notes(fitted: Fitted) -> None:
         print_log(note, "current", logging.WARNING)
 
 
-def _align(
-    model: nn.Module, weights: dict[str, Tensor], wanted: Mapping[str, Tensor], name: str
-) -> dict[str, Any]:
-    """The weights under the model's keys: prefixes off or on, published layouts renamed."""
-    best = _best_prefix(weights, wanted)
-    body = [key for key in wanted if not _is_head(key)]
-    if sum(key in best for key in body) > len(body) / 2:
-        return best
-    from mmtokmerge.models.weights.convert import ALL_FORMATS, convert
-    from mmtokmerge.models.weights.rename import detect_format
-
-    try:
-        source = detect_format(weights, ALL_FORMATS)
-    except InputError:
-        source = None
-    if source is None or source.startswith("mmseg"):
-        return best
-    try:
-        result = convert(weights, source)
-    except InputError as error:
-        raise InputError(
-            f"The checkpoint {name} has the layout of {ALL_FORMATS[source].title}, which "
-            f"tools/convert_weights.py converts, but not this one: {error}"
-        ) from error
-    print_log(f"{name}: converted from the layout of {result.source}", "current")
-    eps = next((m.eps for m in model.modules() if isinstance(m, nn.LayerNorm)), None)
-    if result.norm_eps is not None and eps is not None and eps != result.norm_eps:
-        print_log(
-            f"{name}: the norms of {result.source} have an epsilon of {result.norm_eps}, but the "
-            f"model's have {eps}: set backbone.norm_cfg=dict(type='LN', eps={result.norm_eps}) for "
-            "its very features.",
-            "current",
-            logging.WARNING,
-        )
-    return _best_prefix(dict(result.state_dict), wanted)
-
-
-def _best_prefix(weights: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights with the prefix off or on that makes most of their keys the model's."""
-    variants = [weights]
-    for _ in range(2):
-        for variant in list(variants):
-            for prefix in PREFIXES:
-                stripped = {
-                    key.removeprefix(prefix): value
-                    for key, value in variant.items()
-                    if key.startswith(prefix)
-                }
-                if stripped:
-                    # A wrapper's prefix stands before every key; a container's before its part.
-                    rest = {k: v for k, v in variant.items() if not k.startswith(prefix)}
-                    whole = prefix != ENCODER_PREFIX and not set(rest) & set(stripped)
-                    variants.append({**rest, **stripped} if whole else stripped)
-    variants.append({ENCODER_PREFIX + key: value for key, value in weights.items()})
-
-    def fits(variant: Mapping[str, Tensor]) -> tuple[int, int]:
-        same = [key for key in variant if key in wanted]
-        return sum(variant[key].shape == wanted[key].shape for key in same), len(same)
-
-    return max(variants, key=fits)
-
-
 def _leave_out_heads(
     weights: dict[str, Tensor], wanted: Mapping[str, Tensor], name: str
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Drop heads of another class count, and note those and the ones that are not there."""
     notes = []
-    for module in sorted({key.split(".")[0] for key in wanted if _is_head(key)}):
+    for module in sorted({key.split(".")[0] for key in wanted if is_head(key)}):
         own = [key for key in wanted if key.startswith(f"{module}.")]
         if not any(key in weights for key in own):
             notes.append(f"{name} has no {module}: it starts from random weights.")
@@ -284,20 +232,19 @@ def _fit_grids(
         if fit is None:
             continue
         taken = fit(weights, f"{path}." if path else "", grid, published)
-        if taken and taken[0] != taken[1]:
+        others = [] if taken is None or published else other_grids(taken)
+        if taken and (taken[0] != taken[1] or others):
+            reason = "as the model's are" if taken == module.grid else "a square"
+            also = f"; {' or '.join(others)} have as many" if others else ""
             notes.append(
                 f"{name} does not say the grid of its positions: they are taken for "
-                f"{taken[0]}x{taken[1]} patches, as the model's are."
+                f"{taken[0]}x{taken[1]} patches, {reason}{also}."
             )
     return notes
 
 
-def _is_head(key: str) -> bool:
-    return "head" in key.split(".")[0]
-
-
 def _has_head(weights: Mapping[str, Tensor]) -> bool:
-    return any(_is_head(key) for key in weights)
+    return any(is_head(key) for key in weights)
 
 
 def _class_counts(
@@ -317,11 +264,6 @@ def _class_counts(
     return counts if len({a - b for a, b in counts.items()}) == 1 else {}
 
 
-def is_threshold(key: str) -> bool:
-    """Whether a key names what ``threshold='auto'`` of a reducer keeps."""
-    return _THRESHOLD.search(key) is not None
-
-
 def _thresholds(wanted: Mapping[str, Tensor]) -> list[str]:
     return [key for key in wanted if is_threshold(key)]
 
@@ -329,7 +271,3 @@ def _thresholds(wanted: Mapping[str, Tensor]) -> list[str]:
 def _optional(key: str) -> bool:
     """Whether a model is whole without it: counters that older files lack, thresholds."""
     return bool(_BOOKKEEPING.search(key)) or is_threshold(key)
-
-
-def _is_finite(value: Tensor) -> bool:
-    return bool(torch.isfinite(value).all())

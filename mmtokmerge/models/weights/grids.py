@@ -100,5 +100,12 @@ def _entries(node: Any) -> dict[str, Any]:
     return {}
 
 
+def other_grids(grid: Grid) -> list[str]:
+    """Grids of as many patches that pictures have too, up to twice as wide as high, as words."""
+    count = grid[0] * grid[1]
+    heights = [h for h in range(1, count + 1) if count % h == 0 and h <= count // h <= 2.2 * h]
+    return [f"{h}x{count // h}" for h in heights if (h, count // h) != grid]
+
+
 def _pair(grid: tuple[int, ...]) -> Grid:
     return grid[0], grid[1]

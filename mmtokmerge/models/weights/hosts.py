@@ -20,6 +20,15 @@ from mmtokmerge.models.weights.safe_load import load_weights_only
 HOSTS = ("https://download.openmmlab.com", "https://mmassets.onedl.ai")
 """OpenMMLab's host, which is often down, and that of the maintained forks: the same files."""
 ENV = "MMTOKMERGE_WEIGHTS"
+NAMED = (
+    "modelzoo://",
+    "torchvision://",
+    "open-mmlab://",
+    "openmmlab://",
+    "mmcls://",
+    "mmpretrain://",
+)
+"""How mmengine is told names of published weights in the place of URLs."""
 
 
 def places(url: str) -> Iterator[str]:
@@ -90,7 +99,34 @@ def _load(filename: str, map_location: Any) -> Any:
     )
 
 
+def _saying_what_failed(loader: Any) -> Any:
+    """A loader of mmengine's whose failure to find or fetch a file is one sentence."""
+
+    def load(filename: str, map_location: Any = None, **kwargs: Any) -> Any:
+        try:
+            return loader(filename, map_location, **kwargs)
+        except KeyError as error:
+            raise InputError(f"{filename} names no published weights that are known") from error
+        except (URLError, OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{filename} could not be fetched ({error}): fetch the file by other means and "
+                "name its path"
+            ) from error
+
+    return load
+
+
 def fetch_from_hosts() -> None:
-    """Make mmengine fetch every URL of this process through :func:`load_from_hosts`."""
+    """Make mmengine fetch every URL of this process through :func:`load_from_hosts`.
+
+    Its other names of published weights, such as ``torchvision://resnet50``, end in a sentence
+    where they cannot be found or fetched.
+    """
+    for scheme in NAMED:
+        loader = CheckpointLoader._schemes.get(scheme)
+        if loader is not None and loader.__qualname__ != "_saying_what_failed.<locals>.load":
+            CheckpointLoader.register_scheme(scheme, _saying_what_failed(loader), force=True)
     for scheme in ("http://", "https://"):
         CheckpointLoader.register_scheme(scheme, load_from_hosts, force=True)

@@ -6,8 +6,8 @@ from mmengine.logging import print_log
 from torch import nn
 
 from mmtokmerge.errors import InputError
-from mmtokmerge.models.weights.fit import state_dict_of
 from mmtokmerge.models.weights.hosts import load_from_hosts
+from mmtokmerge.models.weights.state_dicts import state_dict_of
 
 INSIDE = "model."
 """What timm puts before the keys of a network whose maps it takes by hooks."""

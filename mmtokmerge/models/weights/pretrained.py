@@ -11,8 +11,9 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from mmtokmerge.errors import InputError, InputTypeError
-from mmtokmerge.models.weights.fit import fit_weights, is_threshold, say_notes, state_dict_of
+from mmtokmerge.models.weights.fit import fit_weights, say_notes
 from mmtokmerge.models.weights.grids import Grid, grid_of
+from mmtokmerge.models.weights.state_dicts import is_threshold, state_dict_of
 
 PRETRAINED = ("Pretrained", "PretrainedInit")
 Prepare = Callable[[dict[str, Tensor], Grid | None], None]

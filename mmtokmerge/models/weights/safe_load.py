@@ -15,6 +15,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.utils import digit_version
 
 from mmtokmerge.errors import InputError
+from mmtokmerge.models.weights.file_kinds import is_safetensors, refuse_other_kinds
 
 _KNOWS_SAFE_GLOBALS = hasattr(torch.serialization, "add_safe_globals")
 _ADVICE = "" if _KNOWS_SAFE_GLOBALS else "; training checkpoints need PyTorch 2.4 or newer"
@@ -35,9 +36,9 @@ def load_weights_only(path: str, map_location: Any = None) -> Any:
         raise InputError(f"{path} is a folder: name the checkpoint in it.")
     if not os.path.isfile(path):
         raise InputError(f"There is no checkpoint at {path}.")
-    if path.endswith(".safetensors"):
+    refuse_other_kinds(path)
+    if path.lower().endswith(".safetensors") or is_safetensors(path):
         return load_safetensors(path)
-    _refuse_text(path)
     _allow_training_state()
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
@@ -55,7 +56,6 @@ def load_safetensors(path: str) -> dict[str, torch.Tensor]:
     Raises:
         InputError: The file is damaged, or the package safetensors is not installed.
     """
-    _refuse_text(path)
     try:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -67,22 +67,6 @@ def load_safetensors(path: str) -> dict[str, torch.Tensor]:
         raise InputError(
             f"{path} cannot be read: it is cut off or is not a safetensors file."
         ) from error
-
-
-def _refuse_text(path: str) -> None:
-    """Raise InputError for what is often saved in a checkpoint's place: a page, a pointer."""
-    with open(path, "rb") as file:
-        start = file.read(512).lstrip()
-    if not start:
-        raise InputError(f"The checkpoint {path} is an empty file.")
-    if start.startswith(b"version https://git-lfs"):
-        raise InputError(
-            f"{path} is a git-lfs pointer, not the checkpoint itself: `git lfs pull` fetches it."
-        )
-    if start.lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise InputError(
-            f"{path} is a web page, not a checkpoint: the download got a page in its place."
-        )
 
 
 def load_weights_safely() -> None:

@@ -1,0 +1,78 @@
+"""What a training cannot mean, seen while it runs: a loss that is no number, labels of no class."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mmengine.hooks import Hook
+
+from mmtokmerge.errors import InputError
+from mmtokmerge.registry import HOOKS
+
+PATIENCE = 3
+"""Losses in a row that are no number before a run ends: fp16 may skip a step."""
+IMAGES = 40
+"""Images without any label of a class before a run ends."""
+
+
+@HOOKS.register_module()
+class TrainingCheckHook(Hook):
+    """Ends a run whose loss stays nan or infinite, and one whose labels no class has.
+
+    Labels are looked at before they leave the CPU. On a GPU the loss is read every ten iterations,
+    since reading it waits for the device.
+
+    Raises:
+        InputError: With the iteration, or with the image and the value.
+    """
+
+    priority = "LOW"
+
+    def __init__(self) -> None:
+        self._broken = 0
+        self._empty = 0
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Look at the batch's labels."""
+        head = getattr(bare(runner.model), "decode_head", None)
+        samples = data_batch.get("data_samples") if isinstance(data_batch, dict) else None
+        if head is None or not hasattr(head, "num_classes") or not samples:
+            return
+        for sample in samples:
+            labels = getattr(sample, "gt_sem_seg", None)
+            if labels is None or labels.data.is_cuda:
+                continue
+            known = labels.data[labels.data != head.ignore_index]
+            self._empty = 0 if len(known) else self._empty + 1
+            if len(known) and int(known.max()) >= head.num_classes:
+                raise InputError(
+                    f"the label of {sample.metainfo.get('img_path', 'an image')} has the value "
+                    f"{int(known.max())}, but the classes are 0 to {head.num_classes - 1}"
+                )
+        if self._empty >= IMAGES:
+            raise InputError(
+                f"the last {self._empty} images have no pixel of any class, only "
+                f"{head.ignore_index}, which is ignored: masks of two classes hold 0 and 1, and "
+                "reduce_zero_label=True makes 0 ignored"
+            )
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Look at the loss."""
+        loss = outputs.get("loss") if isinstance(outputs, dict) else None
+        if loss is None or (loss.is_cuda and batch_idx % 10):
+            return
+        self._broken = 0 if math.isfinite(float(loss)) else self._broken + 1
+        if self._broken >= PATIENCE:
+            raise InputError(
+                f"The loss has been {float(loss)} for {self._broken} iterations, at iteration "
+                f"{runner.iter + 1}: what the run learned is lost. A lower learning rate, a longer "
+                "warm-up or --amp with bf16 helps; checkpoints from before are in the work_dir."
+            )
+
+
+def bare(model: Any) -> Any:
+    """The model in what data parallelism wraps around it."""
+    return getattr(model, "module", model)

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare",
         metavar="MERGING",
         help="also draw where the same weights predict something else with other merging:\n"
-        "none, hq, fast, n2d or plus",
+        "none; of MiT++ also hq, fast, n2d or plus; with --tile the picture is held whole",
     )
     add("--tile", type=int, metavar="N", help="cut pictures into tiles of N x N pixels")
     add("--overlap", type=int, default=128, metavar="N", help="of tiles (default: %(default)s)")

@@ -39,17 +39,21 @@ class Records:
         A camera's never are.
         """
         before = self._read(source)
-        return before is not None and same(before, self.settings) and last.is_file()
+        return before is not None and same(before, self._wanted(source)) and last.is_file()
 
     def made_otherwise(self, source: Source) -> bool:
         """Whether there are results of other settings."""
         before = self._read(source)
-        return before is not None and not same(before, self.settings)
+        return before is not None and not same(before, self._wanted(source))
 
     def write(self, source: Source) -> None:
         """Note that a source's results are there."""
         if not source.is_camera:
-            write_json(self._path(source), self.settings)
+            write_json(self._path(source), self._wanted(source))
+
+    def _wanted(self, source: Source) -> dict[str, Any]:
+        """What a record of a source says now: the settings, and the input's path, size and time."""
+        return {**self.settings, "input": facts_of(source.path)}
 
     def _path(self, source: Source) -> Path:
         return self.folder / f"{source.name}.json"
@@ -67,12 +71,18 @@ class Records:
 
 def settings_of(args: Namespace) -> dict[str, Any]:
     """What decides the results, as JSON values; a checkpoint by its name, size and time."""
-    checkpoint = Path(args.checkpoint)
-    stat = checkpoint.stat() if checkpoint.is_file() else None
-    facts = [str(args.checkpoint), stat and stat.st_size, stat and stat.st_mtime_ns]
     found = {key: getattr(args, key, None) for key in KEYS}
-    made: dict[str, Any] = json.loads(json.dumps({**found, "checkpoint": facts}, default=str))
+    facts = {**found, "checkpoint": facts_of(str(args.checkpoint))}
+    made: dict[str, Any] = json.loads(json.dumps(facts, default=str))
     return made
+
+
+def facts_of(path: str) -> list[Any]:
+    """A file by its absolute path, size and time of the last change; a word that names none."""
+    if not Path(path).is_file():
+        return [path, None, None]
+    stat = Path(path).stat()
+    return [str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns]
 
 
 def same(before: dict[str, Any], now: dict[str, Any]) -> bool:

@@ -6,6 +6,9 @@ import os
 import time
 from argparse import Namespace
 
+from mmengine.config import Config
+
+from mmtokmerge.checks import did_you_mean
 from mmtokmerge.deploy.runtimes import is_exported
 from mmtokmerge.engine.loading import load_model, read_config
 from mmtokmerge.errors import InputError, UnreadableInput
@@ -13,6 +16,7 @@ from mmtokmerge.inference import raster
 from mmtokmerge.inference.records import Records
 from mmtokmerge.inference.sources import Source, find_sources
 from mmtokmerge.inference.workers import PoseWorker, SegmentationWorker, last_result
+from mmtokmerge.merging.segformer.presets import PRESETS
 from mmtokmerge.reporting.console import make_console, progress_bar
 
 
@@ -54,6 +58,8 @@ def predict(args: Namespace) -> dict[str, float]:
             soft_wrap=True,
             markup=False,
         )
+    if args.compare:
+        check_compare(args.compare, cfg)
     loaded = load_model(cfg, args.checkpoint, own_device(args.device), exported=True)
     worker = (PoseWorker if is_pose else SegmentationWorker)(loaded, cfg, args)
     total = sum(worker.steps(source) for source in left)
@@ -77,6 +83,17 @@ def predict(args: Namespace) -> dict[str, float]:
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise InputError(f"{len(broken)} of {len(left)} inputs were left out: {broken[0]}{more}")
     return {"frames": frames, "seconds": seconds}
+
+
+def check_compare(word: str, cfg: Config) -> None:
+    """Raise InputError where ``--compare`` names nothing that the config's backbone can do."""
+    kind = str(cfg.model.backbone.get("type", ""))
+    allowed = ("none", *PRESETS) if kind.endswith("MiTPlusPlus") else ("none",)
+    if word not in allowed:
+        raise InputError(
+            f"--compare {word}: the config's {kind or 'backbone'} can be compared with "
+            f"{', '.join(allowed)}{did_you_mean(word, allowed)}"
+        )
 
 
 def refuse_for_these(args: Namespace, sources: list[Source], is_pose: bool) -> None:

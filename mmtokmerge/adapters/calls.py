@@ -58,7 +58,7 @@ def apply(
 
     Args:
         model: A model of one of the known hosts, or one that holds such an encoder.
-        merging: Of SegFormer's encoders 'none' (faster exact kernels alone), 'hq', 'fast', 'n2d',
+        merging: For SegFormer's encoders 'none' (faster exact kernels alone), 'hq', 'fast', 'n2d',
             'plus', or four stage dicts, as :class:`mmtokmerge.MiTPlusPlus` takes them. Of plain
             ViTs 'none', 'algm' (with ``threshold`` or ``keep``), 'tome' or 'pitome' (``count`` or
             ``rate``), 'evit' or 'elvit' (``keep``).

@@ -50,7 +50,7 @@ class Stage:
 
     Args:
         path: The dotted name of its layers' list, from the encoder.
-        layers: Its layers.
+        layers: The layers of the stage.
         patches: The convolution of its patch embedding.
     """
 
@@ -144,10 +144,10 @@ def apply_to_stages(
     Args:
         host: The host's name for the report.
         kind: How it builds a layer.
-        stages: Its four stages.
+        stages: The four stages of the encoder.
         path: The encoder's dotted name in the model.
         merging: A preset's name or four stage dicts, see :func:`mmtokmerge.merging.read_merging`.
-        proportional: As there.
+        proportional: As in :class:`mmtokmerge.MiTPlusPlus`.
 
     Raises:
         InputError: The layers are of a version that is not known, or a setting is wrong.

@@ -30,8 +30,8 @@ class Carried(NamedTuple):
 
     Args:
         assignment: What stands together; None for nothing yet.
-        grid: Of the patches.
-        version: Of the tokens' tensor: changes in place count it up.
+        grid: The grid of the patches.
+        version: The version of the tokens' tensor, which changes in place count up.
     """
 
     assignment: TokenAssignment | None
@@ -83,7 +83,7 @@ class Passage:
 
         Args:
             layer: The layer.
-            number: Its number, counted from 1.
+            number: The layer's number, counted from 1.
             x: ``(B, P + N, C)`` at full length.
             reducers: What merges in the layer.
 

@@ -68,7 +68,7 @@ class Report:
 
     Args:
         host: The family of models, such as 'SegFormer of transformers'.
-        merging: As it was asked for.
+        merging: The setting that was asked for.
         plan: What merging does to the encoder.
         layers: The layers that were changed.
         left_alone: Path and reason of what was not.

@@ -57,7 +57,7 @@ class Row:
         name: The preset, or whose it is.
         miou: Mean intersection over union in percent.
         miou_small: The same of the small classes.
-        gflops: Of one image; 1 MAC = 2 FLOPs.
+        gflops: Operations for one image; 1 MAC = 2 FLOPs.
         milliseconds: Median of one image.
         speedup: Over mmseg's own model with fused attention, the ratio of the medians.
     """

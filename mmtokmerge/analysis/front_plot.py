@@ -22,7 +22,7 @@ class Mark:
 
     Args:
         speed: Throughput relative to the baseline.
-        miou: In percent.
+        miou: mIoU in percent.
         label: What stands beside it: its threshold, its number of merged tokens.
         star: Drawn as a star: the setting that was searched for.
         joined: Whether the line goes through it; else it is drawn as a diamond.
@@ -40,8 +40,8 @@ class Curve:
     """The settings of one method.
 
     Args:
-        name: In the legend.
-        marks: Its settings in the order of the line, such as by threshold.
+        name: The line's name in the legend.
+        marks: The line's settings in the order of the line, such as by threshold.
         baseline: The mIoU without merging, drawn as a line.
     """
 

@@ -26,10 +26,10 @@ def find_images(
 
     Args:
         folder: The folder; None takes the data set.
-        path: Of the config, for sentences.
+        path: The path of the config, for error messages.
         cfg: The config.
         number: How many, drawn at random; None takes all.
-        seed: Of the draw.
+        seed: Random seed for drawing the images.
 
     Raises:
         InputError: If there are none, or fewer than ``number``.
@@ -54,9 +54,9 @@ def load_image(path: Path, shape: Shape, model: nn.Module) -> Tensor:
     are crops of images in their own proportions.
 
     Args:
-        path: Of the file.
+        path: The path of the file.
         shape: ``(H, W)``.
-        model: Its data preprocessor normalises.
+        model: The model, whose data preprocessor normalises the images.
 
     Raises:
         InputError: If the file is no image.

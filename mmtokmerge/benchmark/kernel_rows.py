@@ -18,7 +18,7 @@ class KernelRow:
     Args:
         size: What was timed, a dataclass.
         way: The name of the kernel.
-        median: Of the samples.
+        median: The median of the samples.
         p10: Their 10th percentile.
         p90: Their 90th percentile.
         samples: One for each round.

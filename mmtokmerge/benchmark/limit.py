@@ -83,7 +83,7 @@ def limit_by_shares(
     """``1 / (rest + sum over stages of share * merged operations / full operations)``.
 
     Args:
-        shares: Of the unmerged step, spent in projections and attention of each stage.
+        shares: Shares of the unmerged step that projections and attention of each stage take.
         full: Cost of the stages unmerged.
         merged: Their cost merged; matching does not count, so that it is at best hidden.
     """

@@ -46,7 +46,7 @@ class Settings:
         runs: Interleaved rounds.
         warmup: Steps of each model before the rounds.
         threads: CPU threads of torch; None leaves them as they are.
-        seed: Of weights, images and labels.
+        seed: Random seed for weights, images and labels.
         runtimes: What runs every model, see :mod:`mmtokmerge.benchmark.runtimes`.
 
     Raises:

@@ -23,7 +23,7 @@ class PolicyCost:
     """The policy's part of a step.
 
     Args:
-        share: Of the step's time; None where it has no parts to time.
+        share: The policy's share of the step's time; None where it has no parts to time.
         flops: For one image, 1 MAC = 2 FLOPs.
         memory: MiB of its weights.
     """

@@ -18,7 +18,7 @@ class Result:
 
     Args:
         shape: Image ``(H, W)`` in pixels.
-        name: Of the candidate.
+        name: The name of the candidate.
         is_baseline: Whether others are compared with it.
         batch_size: Images of a step.
         samples: Milliseconds of each step, in the order of the rounds; with ``images`` the median

@@ -52,7 +52,7 @@ def run(
     """Time every candidate at every shape, on noise.
 
     Args:
-        candidates: From :func:`mmtokmerge.benchmark.candidates.build_candidates`.
+        candidates: What is compared, from :func:`mmtokmerge.benchmark.candidates.build_candidates`.
         settings: What to measure.
         timer: Stands for the clock of the device.
         advance: Called after each timed step.

@@ -123,7 +123,7 @@ def _statistics(commands: Any) -> None:
     size = {"type": int, "nargs": 2, "metavar": ("H", "W")}
     add("--shape", **size, help="resize labels to this (default: as the test has its images)")
     add("--crop", **size, help="then take this middle part; shorter sides stay as they are")
-    add("--bins", type=int, default=20, metavar="N", help="of the plot (default: %(default)s)")
+    add("--bins", type=int, default=20, metavar="N", help="bins of the plot (default: %(default)s)")
     add(
         "--overlay",
         nargs="+",

@@ -124,8 +124,8 @@ def _add_demo_streets(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, default=Path("data/demo_streets"), help="the folder (%(default)s)")
     add("--train", type=int, default=120, help="number of training images (%(default)s)")
     add("--val", type=int, default=20, help="number of validation images (%(default)s)")
-    add("--height", type=int, default=512, help="of an image in pixels (%(default)s)")
-    add("--width", type=int, default=1024, help="of an image in pixels (%(default)s)")
+    add("--height", type=int, default=512, help="height of an image in pixels (%(default)s)")
+    add("--width", type=int, default=1024, help="width of an image in pixels (%(default)s)")
     add("--seed", type=int, default=0, help="another seed gives other streets (%(default)s)")
 
 
@@ -134,8 +134,8 @@ def _add_stick_figures(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, default=Path("data/stick_figures"), help="the folder (%(default)s)")
     add("--train", type=int, default=240, help="number of training images (%(default)s)")
     add("--val", type=int, default=40, help="number of validation images (%(default)s)")
-    add("--height", type=int, default=256, help="of an image in pixels (%(default)s)")
-    add("--width", type=int, default=256, help="of an image in pixels (%(default)s)")
+    add("--height", type=int, default=256, help="height of an image in pixels (%(default)s)")
+    add("--width", type=int, default=256, help="width of an image in pixels (%(default)s)")
     add("--seed", type=int, default=0, help="another seed gives other figures (%(default)s)")
 
 
@@ -161,7 +161,12 @@ def _add_jbd(parser: argparse.ArgumentParser) -> None:
     add("--images", type=Path, default=Path("data/jbd/images"), help="their folder (%(default)s)")
     add("--out", type=Path, default=Path("data/jbd/annotations"), help="folder (%(default)s)")
     add("--image-name", metavar="TEMPLATE", help="a row's image, columns in braces")
-    add("--margin", type=float, default=0.1, help="of a box, of its longer side (%(default)s)")
+    add(
+        "--margin",
+        type=float,
+        default=0.1,
+        help="margin of a box over its longer side (%(default)s)",
+    )
     add("--skip-missing", action="store_true", help="leave out and count rows without image file")
     add("--list", type=Path, metavar="FILE", help="write the images that are left out here")
 

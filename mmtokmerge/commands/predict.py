@@ -42,9 +42,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "none; of MiT++ also hq, fast, n2d or plus; with --tile the picture is held whole",
     )
     add("--tile", type=int, metavar="N", help="cut pictures into tiles of N x N pixels")
-    add("--overlap", type=int, default=128, metavar="N", help="of tiles (default: %(default)s)")
+    add(
+        "--overlap",
+        type=int,
+        default=128,
+        metavar="N",
+        help="least overlap of neighbouring tiles in pixels (default: %(default)s)",
+    )
     add("--max-frames", type=int, metavar="N", help="stop a video or camera after N frames")
-    add("--min-score", type=float, default=0.3, help="of drawn keypoints (default: %(default)s)")
+    add(
+        "--min-score",
+        type=float,
+        default=0.3,
+        help="least score of a keypoint that is drawn (default: %(default)s)",
+    )
     add("--again", action="store_true", help="predict what is there already once more")
     add_device(parser)
     add_cfg_options(parser)

@@ -58,7 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="settings to test besides the presets (default: %(default)s); at most three times\n"
         "as many more are only timed",
     )
-    add("--seed", type=int, default=0, help="of images and search (default: %(default)s)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="random seed of images and search (default: %(default)s)",
+    )
     add_device(parser)
     add(
         "--repeats",
@@ -82,7 +87,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="points of mIoU that the chosen setting may lose against no merging "
         "(default: %(default)s)",
     )
-    add("--name", help="of the written config, without .py (default: <name of config>_searched)")
+    add(
+        "--name",
+        help="name of the written config, without .py (default: <name of config>_searched)",
+    )
     add_cfg_options(parser)
 
 

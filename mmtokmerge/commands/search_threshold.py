@@ -37,14 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weights whose mIoU without merging is to be kept (default: CHECKPOINT's)",
     )
     add("--taus", type=float, nargs="+", metavar="TAU", help="thresholds to measure")
-    add("--steps", type=int, metavar="N", help="or this many in --range (default: 11)")
+    add("--steps", type=int, metavar="N", help="this many thresholds over --range (default: 11)")
     add(
         "--range",
         type=float,
         nargs=2,
         default=(0.5, 1.0),
         metavar=("LOW", "HIGH"),
-        help="of the steps (default: 0.5 1.0)",
+        help="range of the thresholds (default: 0.5 1.0)",
     )
     add(
         "--refine",

@@ -116,7 +116,7 @@ def convert_frame(image: Path, label: Path, out: Path, size: tuple[int, int]) ->
 
     Args:
         image: A file of ``701_StillsRaw_full``.
-        label: Its colour label.
+        label: The image's colour label.
         out: The root of the new layout.
         size: Width and height in pixels; labels take the nearest pixel, images the mean.
 

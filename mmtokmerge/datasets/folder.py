@@ -16,8 +16,8 @@ class FolderDataset(CheckedFiles, BaseSegDataset):
     """mmseg's ``BaseSegDataset``, checked when it is built; a config gives classes and palette.
 
     Args:
-        *args: Of mmseg's ``BaseSegDataset``.
-        **kwargs: Of mmseg's ``BaseSegDataset``: ``metainfo=dict(classes=..., palette=...)``,
+        *args: Arguments of mmseg's ``BaseSegDataset``.
+        **kwargs: Arguments of the same: ``metainfo=dict(classes=..., palette=...)``,
             ``data_root``, ``data_prefix``, ``img_suffix`` ('.jpg'), ``seg_map_suffix`` ('.png').
 
     Raises:

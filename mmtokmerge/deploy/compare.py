@@ -20,7 +20,7 @@ class Agreement:
     """One batch through a file and its model.
 
     Args:
-        shape: Of the batch.
+        shape: The shape of the batch.
         difference: Worst difference of an output, relative to the model's largest.
         same_labels: Of the last output of maps, share of positions whose strongest channel is the
             same; of one without channels, share of numbers that agree to 1e-3.
@@ -41,7 +41,7 @@ def compare(model: nn.Module, exported: Exported, batches: Sequence[Tensor]) -> 
 
     Args:
         model: The model, in eval mode.
-        exported: Its file.
+        exported: The exported file.
         batches: Images ``(B, C, H, W)``.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))

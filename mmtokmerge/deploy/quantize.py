@@ -45,7 +45,7 @@ def in_floating_point(graph: Any) -> list[str]:
     """Names of an ONNX graph's nodes that are not quantized: similarities, depthwise convolutions.
 
     Args:
-        graph: Of an ``onnx.ModelProto``.
+        graph: The graph of an ``onnx.ModelProto``.
     """
     makers = {name: node for node in graph.node for name in node.output}
     found = set()

@@ -27,7 +27,7 @@ def test_and_compare(cfg: Config, config: str, checkpoint: str) -> list[Differen
     Args:
         cfg: The first config, with its weights.
         config: The second model's config; it is tested on the first one's test set.
-        checkpoint: Its weights.
+        checkpoint: The path of the model's weights.
 
     Raises:
         InputError: No metric of the test has an interval.

@@ -75,7 +75,7 @@ def compare_pictures(cfg: Config, config: str, checkpoint: str) -> None:
     Args:
         cfg: The config, after :func:`save_pictures`.
         config: The second model's config.
-        checkpoint: Its weights.
+        checkpoint: The path of the model's weights.
     """
     hook = cfg.get("default_hooks", {}).get("visualization", {})
     if hook.get("type") != "mmtokmerge.MergeVisualizationHook":

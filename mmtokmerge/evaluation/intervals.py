@@ -56,9 +56,9 @@ class Difference:
     """A metric of one model less that of another on the same images.
 
     Args:
-        metric: Its name.
-        first: Of the first model.
-        second: Of the second.
+        metric: The name of the metric.
+        first: The first model's value of the metric.
+        second: The second model's value.
         low: Lower end of the interval of ``first - second``; nan where there is none, since most
             draws hold no image with what the metric needs.
         high: Upper end.
@@ -94,9 +94,9 @@ def paired_difference(
     """The difference of a metric with its 95% interval, by the percentiles of a paired bootstrap.
 
     Args:
-        metric: Its name.
-        first: Of the first model.
-        second: Of the second, of the same images in the same order.
+        metric: The name of the metric.
+        first: The first model's ratios.
+        second: The second model's, over the same images in the same order.
         seed: Random seed for drawing the images.
         resamples: How often images are drawn.
 

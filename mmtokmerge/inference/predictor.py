@@ -55,7 +55,7 @@ class SegmentationPredictor:
 
     Args:
         model: A segmentor in eval mode.
-        cfg: Its config, whose test pipeline prepares a picture.
+        cfg: The model's config, whose test pipeline prepares a picture.
     """
 
     def __init__(self, model: nn.Module, cfg: Config) -> None:
@@ -95,7 +95,7 @@ class PosePredictor:
 
     Args:
         model: A top-down pose estimator in eval mode.
-        cfg: Its config, whose test pipeline prepares a box.
+        cfg: The model's config, whose test pipeline prepares a box.
     """
 
     def __init__(self, model: nn.Module, cfg: Config) -> None:

@@ -25,7 +25,7 @@ class Records:
     """The records of a folder of results.
 
     Args:
-        folder: Where results go.
+        folder: The folder that the results go to.
         args: The command's arguments.
     """
 

@@ -68,7 +68,9 @@ def _expand(word: str) -> list[Source]:
     matches = sorted(glob.glob(os.path.expanduser(word), recursive=True))
     files = [Path(m) for m in matches if Path(m).suffix.lower() in PICTURES + VIDEOS]
     if not files:
-        raise InputError(f"{word} is no picture, video, folder, camera or glob that finds one.")
+        raise InputError(
+            f"{word} names no picture, video or folder, no camera, and no pattern that finds one."
+        )
     return [_source(p, Path(p.stem)) for p in files]
 
 

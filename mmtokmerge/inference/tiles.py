@@ -21,8 +21,8 @@ class Region(NamedTuple):
     """A part of a picture whose labels are final.
 
     Args:
-        rows: Of the picture.
-        columns: Of the picture.
+        rows: The rows of the picture.
+        columns: The columns of the picture.
         pixels: ``(h, w, 3)`` what was read there.
         labels: ``(h, w)`` integers, the class of each pixel.
     """

@@ -98,9 +98,9 @@ class Injector(nn.Module):
         embed_dims: Channels C.
         norm: Makes a norm of tokens from its channels.
         init_values: What gamma begins with.
-        num_heads: Of the deformable attention.
-        num_points: Of the deformable attention.
-        value_ratio: Of the deformable attention.
+        num_heads: Heads of the deformable attention.
+        num_points: Points of the deformable attention in each map.
+        value_ratio: Channels of its values over C.
         num_levels: Maps.
     """
 
@@ -133,9 +133,9 @@ class Extractor(nn.Module):
     Args:
         embed_dims: Channels C.
         norm: Makes a norm of tokens from its channels.
-        num_heads: Of the deformable attention.
-        num_points: Of the deformable attention.
-        value_ratio: Of the deformable attention.
+        num_heads: Heads of the deformable attention.
+        num_points: Points of the deformable attention in each map.
+        value_ratio: Channels of its values over C.
         ffn_ratio: Hidden channels of the FFN over C.
         drop: Dropout of the FFN.
         drop_path: Stochastic depth of the FFN.

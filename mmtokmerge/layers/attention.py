@@ -284,7 +284,7 @@ def reduce_grid(
         x: The tokens.
         hw: Their grid.
         sr: Convolution of stride ``ratio``.
-        norm: Of the reduced tokens.
+        norm: The norm of the reduced tokens.
         ratio: R, equation 4.
         merges: Whether the reduced tokens merge, so that a trace holds for this grid alone.
     """

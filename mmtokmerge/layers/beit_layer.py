@@ -66,7 +66,7 @@ class BEiTAttention(nn.Module):
 
         Args:
             x: Tokens ``(B, N, C)``, the class token first.
-            positions: Where they stand.
+            positions: The positions of the tokens.
 
         Returns:
             The attended tokens ``(B, N, C)``, and queries, keys and values ``(3, B, heads, N, d)``.

@@ -27,11 +27,11 @@ def fuse_scales(
 
     Args:
         maps: ``(B, C_i, h_i, w_i)``.
-        weight: Of the 1x1 convolution over the concatenation, ``(C_out, sum of C_i, 1, 1)``.
+        weight: The 1x1 convolution over the concatenation, ``(C_out, sum of C_i, 1, 1)``.
         bias: ``(C_out,)`` or None.
         mode: Interpolation, 'bilinear' or 'nearest'.
         align_corners: As :func:`torch.nn.functional.interpolate` takes it.
-        size: Of the result; that of the first map where None.
+        size: The size of the result; the first map's where None.
 
     Returns:
         ``(B, C_out, *size)``.
@@ -61,7 +61,7 @@ def fuse_projected(
     Args:
         maps: ``(B, C_i, h_i, w_i)``.
         projections: Weight ``(D_i, C_i)`` and bias ``(D_i,)`` or None of each scale.
-        weight: Of the 1x1 convolution over the concatenation, ``(C_out, sum of D_i, 1, 1)``.
+        weight: The 1x1 convolution over the concatenation, ``(C_out, sum of D_i, 1, 1)``.
         bias: ``(C_out,)`` or None.
         size: ``(h, w)`` of the result.
     """

@@ -56,7 +56,7 @@ class RelativePositions:
             state: What stands together.
             superpatches: Whether that is nothing but whole superpatches.
             keys: What the logits gain besides, ``(B, 1, 1, 1 + M)``.
-            device: Of the tokens.
+            device: The device of the tokens.
         """
         rows = superpatch_rows(state, hw) if state is not None and superpatches else None
         merged = None if state is None or superpatches else _after_class_token(state)
@@ -70,8 +70,8 @@ class RelativePositions:
 
         Args:
             table: ``((2H - 1) * (2W - 1) + 3, heads)`` of a grid ``(H, W)``.
-            grid: That grid.
-            dtype: Of the result.
+            grid: The grid of the table.
+            dtype: The type of the result.
 
         Returns:
             ``(B or 1, heads, 1 + M, 1 + M)``, added to the logits; in fp32 where keys add to it.
@@ -100,7 +100,7 @@ def pair_index(hw: tuple[int, int], rows: Tensor | None, device: torch.device | 
         hw: Grid of the patches.
         rows: ``(B, M)`` of :func:`mmtokmerge.merging.superpatch_sharing.superpatch_rows`; None for
             all patches alone.
-        device: Of the result.
+        device: The device of the result.
 
     Returns:
         ``(B or 1, 1 + M, 1 + M)`` int64.
@@ -156,7 +156,7 @@ def mean_over_members(bias: Tensor, state: TokenAssignment) -> Tensor:
 
     Args:
         bias: ``(1, heads, T, T)``.
-        state: From T tokens to M groups.
+        state: The assignment of T tokens to M groups.
 
     Returns:
         ``(B or 1, heads, M, M)``.

@@ -52,7 +52,7 @@ class EvalSpec:
             gives them to the network. The mIoU is always that of the config's test.
         repeats: How often each image is timed; the median counts.
         device: Where the models are.
-        seed: Of what a setting draws at random, such as ``operation='random'``.
+        seed: Random seed for what a setting draws, such as ``operation='random'``.
     """
 
     samples: Samples
@@ -69,12 +69,12 @@ class Measurement:
     """What one setting reached.
 
     Args:
-        values: Of the setting.
+        values: The metrics of the setting.
         metrics: All that the evaluator says.
         flops: FLOPs of one network input, the mean over the inputs; 1 MAC = 2 FLOPs.
         tokens: Tokens at each place that the probe names, the mean over the inputs.
-        milliseconds: Of each input.
-        reference_milliseconds: Of the reference on each input, timed in turn with it.
+        milliseconds: The time for each input.
+        reference_milliseconds: The reference's time for each input, timed in turn with it.
     """
 
     values: dict[str, Any]

@@ -66,11 +66,11 @@ class Check:
 
     Args:
         cfg: The config.
-        model: Its segmentor or pose estimator.
+        model: The segmentor or pose estimator that was exported.
         network: What is exported of it.
         number: How many images.
         sizes: Which images the file will take.
-        shape: Of its batch where it takes one size alone.
+        shape: The shape of its batch, where it takes one size alone.
         console: Where progress is shown.
 
     Raises:

@@ -27,7 +27,7 @@ class Samples:
         split: 'train' or 'test': whose images. Both go through the test pipeline, so nothing is
             augmented.
         num_images: How many, drawn at random without repeats; None takes all.
-        seed: Of the draw.
+        seed: Random seed for drawing the images.
         labels: Whether the labels are loaded.
 
     Raises:

@@ -29,7 +29,7 @@ def cap_tokens(
     Args:
         model: A segmentor with a plain ViT.
         images: Normalised images ``(1, 3, H, W)``.
-        quantile: Of the images, those that keep no more than the cap.
+        quantile: The share of the images that keep no more than the cap.
         shape: Their size.
 
     Returns:

@@ -185,7 +185,7 @@ def _windows_of_groups(
     """Windows of the groups that stand together already.
 
     Args:
-        given: From N tokens to M groups.
+        given: The assignment of N tokens to M groups.
         cell: ``(B, N)`` the window of each token, -1 outside.
         corner: ``(B, W)`` the first token of each window.
 

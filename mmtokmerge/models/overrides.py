@@ -38,7 +38,7 @@ def merging_as(
 
     Args:
         model: A backbone, or what holds one.
-        setting: Of a MiT++ a preset's name, four stage dicts or four ``StageMerging``; of a plain
+        setting: For a MiT++ a preset's name, four stage dicts or four ``StageMerging``; of a plain
             ViT ``threshold``, ``num_merged`` or ``num_shared``, which all of its reducers or its
             sharing then have.
 

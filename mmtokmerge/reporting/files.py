@@ -135,7 +135,7 @@ def write_image(path: str | Path, pixels: Any, options: Sequence[int] = ()) -> N
     Args:
         path: Its suffix names the format.
         pixels: ``(H, W, 3)`` BGR or ``(H, W)`` gray, as OpenCV has them.
-        options: Of OpenCV's encoder.
+        options: Flags for OpenCV's encoder.
 
     Raises:
         InputError: No format has this suffix, or it cannot be written.

@@ -33,7 +33,7 @@ def token_heading(name: str, records: Sequence[MergedTokens], block: str, note: 
     """What a figure of an image's records shows, for the line above all.
 
     Args:
-        name: Of the image.
+        name: The name of the image.
         records: What was recorded of it.
         block: 'first' or 'last', the recorded block of each stage where there are stages.
         note: What part or view of the image it is, '' for the whole.

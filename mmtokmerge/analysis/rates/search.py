@@ -79,7 +79,7 @@ class RateSearch:
         store: Where finished settings are kept; with them a search takes the same way again.
         progress: Makes a context, named by a setting, that gives what is called after each image.
         budget: Settings to test besides the presets and the config's own merging.
-        seed: Of the draws.
+        seed: Random seed of the search.
     """
 
     model: nn.Module

@@ -26,7 +26,7 @@ class Consistency:
     """One model with and without the vote.
 
     Args:
-        model: Its name.
+        model: The name of the model.
         reduction: Percent of the patches that sharing saves as tokens, the mean over the images.
         default: mIoU in percent as predicted.
         one_class: mIoU in percent after the vote.
@@ -79,7 +79,7 @@ def measure_consistency(
         samples: The images.
         evaluator: Config of the evaluator; one of its metrics gives 'mIoU'.
         advance: Called after each image.
-        seed: Of what a policy draws at random.
+        seed: Random seed for what a policy draws.
 
     Raises:
         InputError: If the model cannot be voted on, or the evaluator gives no mIoU.

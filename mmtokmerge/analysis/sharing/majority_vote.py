@@ -61,7 +61,7 @@ def shared_regions(
     lies.
 
     Args:
-        sharing: Of one image's ``h * w`` patches.
+        sharing: The assignment of one image's ``h * w`` patches.
         hw: Grid of patches ``(h, w)``.
         patch: Height and width of a patch in pixels of the input.
         image: Height and width of the image in the input, without padding.

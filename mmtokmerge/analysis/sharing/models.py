@@ -30,7 +30,7 @@ class Loaded:
 
     Args:
         name: The config's, numbered where several have the same.
-        cfg: Its config, overridden.
+        cfg: The model's config, overridden.
         checkpoint: Path of its weights.
         model: The segmentor in eval mode.
     """

@@ -25,7 +25,7 @@ def publish(
     Args:
         console: Where it is shown.
         out: The folder.
-        name: Of the files.
+        name: The name of the files.
         table: What is shown.
         content: JSON values.
         csv: Text of the CSV.

@@ -32,7 +32,7 @@ class Routed:
         reductions: For each model, percent of tokens saved on each image of the set.
         chosen: For each image the index of the model that processed it.
         shareable: S* of each image.
-        miou: Of all images by their chosen models, in percent.
+        miou: mIoU of all images by their chosen models, in percent.
         alone: mIoU of each model over all images; empty where that was not asked for.
     """
 
@@ -89,7 +89,7 @@ def route_images(
         threshold: Superpatches with a higher score count for S*.
         alone: Also evaluate each model on all images.
         advance: Called after each image.
-        seed: Of what a policy draws at random.
+        seed: Random seed for what a policy draws.
 
     Raises:
         InputError: If no model has a policy network, a model has no fixed S, two have the same, or

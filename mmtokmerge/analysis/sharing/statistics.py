@@ -43,7 +43,7 @@ class ImageShare:
     """One image.
 
     Args:
-        path: Of its file.
+        path: The path of the image's file.
         single: Superpatches that hold a single class, or ignored pixels alone.
         counted: Superpatches that lie wholly in the grid of patches and are not left out.
     """

@@ -30,10 +30,10 @@ class LabelledSamples(Samples):
     FLOPs and speed are measured on the network alone, which no labels reach otherwise.
 
     Args:
-        *args: Of :class:`mmtokmerge.measure.samples.Samples`.
+        *args: Arguments of :class:`mmtokmerge.measure.samples.Samples`.
         model: A segmentor that sees the images whole.
         shape: ``(H, W)`` to which images are resized for FLOPs and speed; None: as they are.
-        **kwargs: Of :class:`mmtokmerge.measure.samples.Samples`.
+        **kwargs: Arguments of :class:`mmtokmerge.measure.samples.Samples`.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ def make_settings(
     Args:
         models: The first is what the others are compared with.
         identities: What each model's results depend on, as text.
-        samples: From :func:`make_samples`.
+        samples: The images, from :func:`make_samples`.
         sweep: S as ints or fractions.
 
     Raises:

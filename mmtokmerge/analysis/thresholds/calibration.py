@@ -25,7 +25,7 @@ class Calibration:
     """Statistics of the cosines of all token pairs of an image, after each attention block.
 
     Args:
-        layers: Of each layer, counted from 1.
+        layers: The statistics of each layer, counted from 1.
         images: How many images were seen.
     """
 
@@ -97,7 +97,7 @@ def save_calibrated(
     Args:
         path: The new file.
         content: The checkpoint that was calibrated; its optimizer and the like stay behind.
-        taus: Of each reducer, by its index.
+        taus: The threshold of each reducer, by its index.
         meta: Goes under ``meta.calibration``.
         within: What stands between the backbone's name and the reducers', 'vit.' in an adapter.
 

@@ -43,7 +43,7 @@ def peer_models(
     """Name and config of each peer's model.
 
     Args:
-        peers: From :func:`read_peers`.
+        peers: The peers, from :func:`read_peers`.
         configs: Name and ``model`` of each config; peers follow the first one's network, and tomesd
             merges as each of the others of the same size does.
 

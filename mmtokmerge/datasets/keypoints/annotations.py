@@ -31,13 +31,13 @@ def mend_annotations(
     without box or keypoints is left out.
 
     Args:
-        content: Of the file.
+        content: The content of the file.
         path: The file, to be named in the sentence.
-        num_keypoints: Of the data set.
+        num_keypoints: The number of keypoints of the data set.
         size_of: Width and height, as it is loaded, of the file that an image's ``file_name`` names;
             also gets the id of an annotation that needs it.
         detected: Ids of the images that a detector's boxes are in; there need be no instance then.
-        names: Of the data set's keypoints, in their order.
+        names: The names of the data set's keypoints, in their order.
 
     Returns:
         What was mended, a phrase for each kind with how often.

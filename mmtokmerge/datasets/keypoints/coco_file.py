@@ -50,8 +50,8 @@ class CocoFile:
         """Add a person.
 
         Args:
-            file_name: Of the image, below the images' folder.
-            size: Its width and height.
+            file_name: The image's path below the images' folder.
+            size: The image's width and height.
             points: ``(K, 2)`` pixels (x, y).
             visible: Which of them are annotated, at least one.
             margin: See :data:`MARGIN`.

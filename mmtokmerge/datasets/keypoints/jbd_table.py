@@ -49,7 +49,7 @@ def convert_table(
         images: Folder of the images.
         template: Name of a row's image, in columns: ``"{event}_{frame_num:05d}.jpg"``. None takes
             the column ``file_name`` or ``image``.
-        margin: Of the boxes around the keypoints.
+        margin: The margin of the boxes around the keypoints.
         skip_missing: Leave rows without image out, instead of raising.
 
     Raises:

@@ -30,8 +30,8 @@ def draw_jumper(rng: np.random.Generator, height: int, width: int) -> tuple[np.n
 
     Args:
         rng: Decides everything that is random.
-        height: Of the image in pixels.
-        width: Of the image in pixels.
+        height: The height of the image in pixels.
+        width: The width of the image in pixels.
 
     Returns:
         The image ``(height, width, 3)`` uint8 BGR, and the keypoints ``(20, 2)`` as pixels (x, y).

@@ -29,10 +29,10 @@ class FigureSet:
     Args:
         train: Number of images to train on, one figure each.
         val: Number of images to validate on.
-        height: Of an image in pixels.
-        width: Of an image in pixels.
+        height: The height of an image in pixels.
+        width: The width of an image in pixels.
         seed: Another seed gives other figures.
-        version: Of the drawing code; a set of another version is made anew.
+        version: The version of the drawing code; a set of another version is drawn again.
 
     Raises:
         InputError: A number is too small.

@@ -26,12 +26,12 @@ def make_metainfo(
     """MMPose's description of a data set's keypoints, every joint with weight 1.
 
     Args:
-        name: Of the data set.
+        name: The name of the data set.
         keypoints: Names in the order of the annotations.
         pairs: Keypoints that a horizontal flip exchanges, (right, left).
         links: Skeleton: keypoints that a line connects.
         lower: Keypoints of the lower body, for half-body augmentation; the others are upper.
-        sigma: Of object keypoint similarity, in units of the square root of the area.
+        sigma: The sigma of object keypoint similarity, in units of the square root of the area.
     """
     swaps = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
     info = {

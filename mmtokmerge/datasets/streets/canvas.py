@@ -48,7 +48,7 @@ class Canvas:
     """An image ``(H, W, 3)`` BGR uint8 and its label ``(H, W)`` uint8, drawn back to front.
 
     Args:
-        camera: Where the points in the world fall.
+        camera: The camera that projects points of the world.
         size: Height and width in pixels.
         haze: The colour that far things fade to.
         light: Brightness of the scene, about 1.

@@ -22,8 +22,8 @@ def draw_street(rng: Generator, height: int, width: int) -> tuple[np.ndarray, np
 
     Args:
         rng: The only source of chance.
-        height: Of the picture in pixels.
-        width: Of the picture in pixels.
+        height: The height of the picture in pixels.
+        width: The width of the picture in pixels.
 
     Returns:
         The image ``(height, width, 3)`` in BGR and the label ``(height, width)`` of Cityscapes'

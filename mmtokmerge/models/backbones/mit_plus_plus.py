@@ -121,7 +121,7 @@ class Stage(NamedTuple):
     Args:
         embed: Maps ``(B, C_in, H, W)`` to tokens and their grid.
         blocks: The encoder layers.
-        norm: Of the last block's tokens.
+        norm: The norm of the last block's tokens.
     """
 
     embed: OverlapPatchEmbed

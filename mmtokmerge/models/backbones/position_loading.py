@@ -41,7 +41,7 @@ class FitsPositions(nn.Module):
 
         Args:
             weights: A state dict.
-            prefix: Of this backbone's keys in it.
+            prefix: The prefix of this backbone's keys in it.
             grid: The grid that the checkpoint says.
             published: Whether the checkpoint is a pretrained backbone of somebody else's.
 

@@ -79,7 +79,7 @@ class VisionTransformer(FitsPositions, BaseModule):
         patch_bias: Whether the patch embedding has a bias; mmseg leaves it out by default.
         patch_norm: A norm after the patch embedding.
         final_norm: A norm after the last layer.
-        interpolate_mode: Of the position embeddings.
+        interpolate_mode: How position embeddings are interpolated.
         fused_attention: Use fused attention kernels, see :func:`mmtokmerge.layers.attend`; False
             spells the softmax out.
         unpadded_attention: Where the images of a batch keep different numbers of tokens, attend

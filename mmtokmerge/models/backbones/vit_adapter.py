@@ -44,8 +44,8 @@ class ViTAdapter(BaseModule):
         interactions: First and last layer of each interaction, counted from 0, or how many of equal
             length there are.
         stem_channels: First channels of the spatial prior.
-        num_heads: Of the deformable attention.
-        num_points: Of the deformable attention.
+        num_heads: Heads of the deformable attention.
+        num_points: Points of the deformable attention in each map.
         value_ratio: Channels of its values over C.
         ffn_ratio: Hidden channels of the extractors' FFN over C.
         extra_extractors: Whether the last interaction extracts twice more.

@@ -22,9 +22,9 @@ class ExportedPoseEstimator(TopdownPoseEstimator):
 
     Args:
         file: ``*.onnx``, ``*.xml`` or ``*.pt2`` that returns heatmaps of normalised images.
-        data_preprocessor: Of the network that was exported.
+        data_preprocessor: The preprocessor of the network that was exported.
         decoder: Config of mmpose's codec that decodes the heatmaps.
-        test_cfg: Of the network that was exported.
+        test_cfg: The test settings of the network that was exported.
         metainfo: See mmpose's ``TopdownPoseEstimator``.
         compute: See :func:`mmtokmerge.deploy.load_exported`.
 

@@ -52,7 +52,7 @@ class Mask2FormerHead(BaseDecodeHead):  # type: ignore[misc]
         mask_weight: Weight of the masks' cross-entropy.
         dice_weight: Weight of the masks' Dice loss.
         no_object_weight: Weight of the class of no object within its loss.
-        **kwargs: Of mmseg's ``BaseDecodeHead``; ``loss_decode`` and ``sampler`` do not go with it.
+        **kwargs: Arguments of mmseg's ``BaseDecodeHead``, but ``loss_decode`` and ``sampler``.
 
     Raises:
         ImportError: transformers is not installed.

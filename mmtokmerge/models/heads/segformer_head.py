@@ -28,7 +28,7 @@ class SegformerHead(StockSegformerHead):
             activation as in mmseg, or 'linear', a 1x1 convolution with bias alone as in the
             original SegFormer, whose published weights need it.
         interpolate_mode: 'bilinear' or 'nearest'.
-        **kwargs: Of mmseg's ``BaseDecodeHead``.
+        **kwargs: Arguments of mmseg's ``BaseDecodeHead``.
 
     Raises:
         ValueError: If ``projection`` or ``interpolate_mode`` is unknown.

@@ -28,7 +28,7 @@ class SegformerPoseHead(HeatmapHead):
         out_channels: Keypoints K.
         channels: Channels that each scale and the fusion are mapped to.
         norm_cfg: mmcv's config of the norms; None is BatchNorm.
-        align_corners: Of the bilinear upsampling.
+        align_corners: Whether bilinear upsampling aligns corners.
         loss: Config of mmpose's heatmap loss; None is the mean squared error with target weights.
         decoder: Config of mmpose's codec, which decodes the heatmaps.
         init_cfg: MMEngine's initialisation.

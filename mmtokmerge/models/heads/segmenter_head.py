@@ -50,7 +50,7 @@ class SegmenterMaskTransformerHead(StockMaskTransformerHead):
         proportional: Whether a token weighs in the decoder's attention by the log of the patches
             that it stands for.
         fused: See :func:`mmtokmerge.layers.attend`.
-        **kwargs: Of mmseg's ``BaseDecodeHead``, and ``init_std``.
+        **kwargs: Arguments of mmseg's ``BaseDecodeHead``, and ``init_std``.
 
     Raises:
         ValueError: If ``num_heads`` does not divide ``embed_dims``, or a key is set that this head
@@ -138,7 +138,7 @@ class SegmenterLinearHead(BaseDecodeHead):
     Args:
         in_channels: Channels of the tokens.
         channels: The same; None takes ``in_channels``.
-        **kwargs: Of mmseg's ``BaseDecodeHead``.
+        **kwargs: Arguments of mmseg's ``BaseDecodeHead``.
 
     Raises:
         ValueError: If ``channels`` differs, or a key is set that this head has no use for.

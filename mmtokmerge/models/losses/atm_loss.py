@@ -121,7 +121,7 @@ class ATMLoss(nn.Module):
                 'no object', and mask logits ``(B, K, h, w)``.
             label: ``(B, H, W)`` class numbers.
             ignore_index: The number of pixels without a label.
-            align_corners: Of the bilinear upsampling of masks to ``(H, W)``.
+            align_corners: Whether masks' upsampling to ``(H, W)`` aligns corners.
 
         Returns:
             Scalars ``loss_class_{i}``, ``loss_focal_{i}`` and ``loss_dice_{i}``, i from 1.

@@ -19,8 +19,8 @@ class Normalisation:
     """How a data preprocessor turned pixels into a network's input.
 
     Args:
-        mean: Of each channel, subtracted; None where pixels are fed as they are.
-        std: Of each channel, what the rest is divided by.
+        mean: The mean of each channel, subtracted; None where pixels are fed as they are.
+        std: What each channel is then divided by.
         swapped: Whether the channels' order was reversed, from files' BGR to RGB, beforehand.
     """
 
@@ -73,7 +73,7 @@ class PolicyInput:
         images: ``(B, 3, H, W)`` as the segmentation network is fed.
         hw: The grid ``(h, w)`` of its patches.
         patch_size: Side of a patch in pixels.
-        normalisation: Of the images; None where the backbone was not told.
+        normalisation: How the images were normalised; None where the backbone was not told.
         labels: ``(B, H, W)`` int64, the label map that the segmentor carries for policies with
             ``needs_labels``; None without one.
     """

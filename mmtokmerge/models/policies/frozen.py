@@ -25,7 +25,7 @@ class FrozenNetwork:
 
     Args:
         config: The network, with a data preprocessor, whose normalisation it is fed in.
-        checkpoint: Its weights: a file or a URL. None builds, but cannot run.
+        checkpoint: The network's weights, a file or a URL. None builds, but cannot run.
         key: What error sentences call the checkpoint, such as 'sharing.policy.checkpoint'.
 
     Raises:

@@ -23,7 +23,7 @@ class NetworkPolicy(HoldsNetwork, Policy):
     Args:
         network: Config of :class:`mmtokmerge.PolicyNetwork`, or of a model that has its method
             ``scores``.
-        checkpoint: Its weights, as ``tools/train.py configs/cts/policynet_*.py`` wrote them: a file
+        checkpoint: The weights, as ``tools/train.py configs/cts/policynet_*.py`` wrote them: a file
             or a URL. A config builds without; running needs it.
 
     Raises:

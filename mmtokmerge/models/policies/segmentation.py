@@ -30,8 +30,8 @@ class SegmentationPolicy(HoldsNetwork, Policy):
 
     Args:
         network: Config of the segmentor.
-        checkpoint: Its weights, as mmseg wrote them: a file or a URL. A config builds without;
-            running needs it.
+        checkpoint: The network's weights, as mmseg wrote them: a file or a URL. A config builds
+            without; running needs it.
 
     Raises:
         TypeError: If ``network`` is no config of a segmentor or ``checkpoint`` no path.

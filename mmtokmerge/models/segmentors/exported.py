@@ -20,7 +20,7 @@ class ExportedSegmentor(EncoderDecoder):
 
     Args:
         file: ``*.onnx``, ``*.xml`` or ``*.pt2`` that returns logits of normalised images.
-        data_preprocessor: Of the network that was exported.
+        data_preprocessor: The preprocessor of the network that was exported.
         test_cfg: The same.
         compute: See :func:`mmtokmerge.deploy.load_exported`.
 

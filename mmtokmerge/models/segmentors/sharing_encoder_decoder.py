@@ -27,8 +27,8 @@ class SharingEncoderDecoder(EncoderDecoder):
     sliding windows cut both alike. Each window shares by itself.
 
     Args:
-        *args: Of mmseg's ``EncoderDecoder``.
-        **kwargs: Of mmseg's ``EncoderDecoder``.
+        *args: Arguments of mmseg's ``EncoderDecoder``.
+        **kwargs: Arguments of the same.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -88,7 +88,7 @@ class SharingEncoderDecoder(EncoderDecoder):
 
         Args:
             inputs: ``(B, 3, H, W)`` after the data preprocessor.
-            data_samples: Of the images.
+            data_samples: The samples of the images.
             window: Height and width of their top left part that the backbone is run on.
         """
         samples = data_samples or []

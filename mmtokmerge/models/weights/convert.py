@@ -27,7 +27,7 @@ def convert(
         state: The source's state dict.
         source: A name in ``ALL_FORMATS``, or 'auto' to find it by the keys.
         to: 'backbone', 'segmentor', or None for what there is.
-        grid: Of a plain ViT's positions, ``(h, w)`` patches; a square where None.
+        grid: The grid of a plain ViT's positions, ``(h, w)`` patches; a square where None.
 
     Raises:
         InputError: If the weights are of no known source or do not make a whole model.

@@ -77,11 +77,11 @@ def fit_weights(
         name: What the sentences call the checkpoint, its path.
         training: The weights are what a training begins with: heads may be missing as a whole or
             have another number of classes; they then start from random weights, which is noted.
-        may_lack: Of a key, whether the model does without it.
+        may_lack: Says of a key whether the model does without it.
         prepare: Changes the weights, in place and under the model's keys, before they are compared;
             the grid that the checkpoint says of its positions comes with them. None resizes
             positions to the model's grid.
-        grid: That grid where ``content`` is a part of the checkpoint, which lost it.
+        grid: The same grid, where ``content`` is a part of a checkpoint and lost it.
 
     Raises:
         InputError: The weights do not fit, with what is missing and what they look like.
@@ -217,10 +217,10 @@ def _fit_grids(
     """Let each backbone with positions resize a checkpoint's to its own grid, in place.
 
     Args:
-        model: That holds the backbones.
+        model: The model that holds the backbones.
         weights: Under the model's keys.
         grid: What the checkpoint says.
-        name: Of the checkpoint.
+        name: The name of the checkpoint.
         published: Whether it is a backbone alone, as pretraining leaves it.
 
     Returns:

@@ -43,7 +43,7 @@ class WeightFormat:
     """A source of weights.
 
     Args:
-        title: Its name in sentences.
+        title: The format's name in messages.
         mark: Pattern, after the prefix, of a key that no other source has.
         prefix: What the encoder's keys may begin with.
         encoder: Rules for the encoder's keys after the prefix.

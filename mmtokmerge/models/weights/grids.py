@@ -31,7 +31,7 @@ def grid_of(content: Any, prefix: str = "") -> Grid | None:
 
     Args:
         content: A state dict, or a dict that holds one and mmengine's ``meta``.
-        prefix: Of the keys whose grid is wanted.
+        prefix: The prefix of the keys whose grid is wanted.
     """
     if not isinstance(content, Mapping):
         return None

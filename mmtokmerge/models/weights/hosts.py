@@ -35,7 +35,7 @@ def places(url: str) -> Iterator[str]:
     """Where the file of a URL may be, in order: folders and URLs.
 
     Args:
-        url: Of a checkpoint.
+        url: The URL of a checkpoint.
 
     Yields:
         The folder or host that :data:`ENV` names, the URL itself, and the other hosts of the file.

@@ -17,7 +17,7 @@ def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], title: str) -
 
     Args:
         model: What the weights must make whole.
-        weights: Its state dict.
+        weights: The checkpoint's state dict.
         title: What the model is called in a sentence.
 
     Raises:

@@ -29,7 +29,7 @@ class SegFormerWeights:
         norm_eps: Epsilon of the encoder's norms in the source where it is not our default.
         parameters: Number of trained values.
         dropped: For each kind of weights that were left out, their keys.
-        state_dict: Of ``MiTPlusPlus``, or with a head of a segmentor.
+        state_dict: The state dict of ``MiTPlusPlus``, or with a head of a segmentor.
     """
 
     source: str

@@ -34,7 +34,7 @@ class ViTWeights:
         norm_eps: Epsilon of the norms in the source where it is not 1e-6.
         parameters: Number of trained values.
         dropped: For each kind of weights that were left out, the source's keys.
-        state_dict: Of the backbone.
+        state_dict: The state dict of the backbone.
     """
 
     source: str
@@ -65,7 +65,7 @@ def convert_vit(
         state: The source's state dict.
         source: A name in ``VIT_FORMATS``, or 'auto' to find it by the keys.
         to: 'backbone' or None; a segmentor with a plain ViT loads as MMSegmentation has it.
-        grid: Of the positions, ``(h, w)`` patches; a square where None.
+        grid: The grid of the positions, ``(h, w)`` patches; a square where None.
 
     Raises:
         InputError: If a key is unknown, or the result is not a whole ViT of a known size.

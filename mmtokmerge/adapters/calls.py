@@ -23,7 +23,8 @@ from mmtokmerge.adapters.passage import forget_passages
 from mmtokmerge.adapters.report import Report
 from mmtokmerge.adapters.segformer_heads import change_heads
 from mmtokmerge.adapters.vit import Encoder
-from mmtokmerge.adapters.vit_methods import Options, ViTPlan, put_in
+from mmtokmerge.adapters.vit_methods import ViTPlan, put_in
+from mmtokmerge.adapters.vit_settings import Options
 from mmtokmerge.errors import InputError, InputTypeError
 from mmtokmerge.kernels.modes import in_eval_mode
 from mmtokmerge.merging.similarity_statistics import CosineStatistics
@@ -61,7 +62,7 @@ def apply(
         merging: For SegFormer's encoders 'none' (faster exact kernels alone), 'hq', 'fast', 'n2d',
             'plus', or four stage dicts, as :class:`mmtokmerge.MiTPlusPlus` takes them. Of plain
             ViTs 'none', 'algm' (with ``threshold`` or ``keep``), 'tome' or 'pitome' (``count`` or
-            ``rate``), 'evit' or 'elvit' (``keep``).
+            ``rate``), 'evit', 'elvit', 'ailurus', 'toma' or 'cubist' (``keep``), 'mpm'.
         proportional: Merged keys weigh by the log of their size. None leaves it as the stages say;
             of plain ViTs it is on for 'tome' and 'pitome' and off for the others.
         threshold: Cosine above which ALGM merges, see :func:`calibrate`.
@@ -72,7 +73,7 @@ def apply(
         count: Tokens that ToMe or PiToMe merges in each layer.
         rate: Share of a layer's tokens that they merge in it, at most 0.5.
         layers: Layers, counted from 1: ALGM's local and global one, ToMe's and PiToMe's all, EViT's
-            4, 7 and 10 of 12, ELViT's one, after a third of them.
+            4, 7 and 10 of 12, MPM's two, 1 and 4 of 12; of the others one, after a third of them.
         rotary: Where positions turn queries and keys (EVA-02, DINOv3): a merged token turns as its
             'first' patch, the default, or by its patches' 'mean' position.
 

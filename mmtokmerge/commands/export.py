@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("fp32", "fp16", "int8"),
         default="fp32",
-        help="precision of the weights in the file; fp16 is OpenVINO's, int8 is calibrated on images of the\n"
+        help="precision of the weights; fp16 is OpenVINO's, int8 is calibrated on images of the\n"
         "config's training set (default: fp32)",
     )
     parser.add_argument(

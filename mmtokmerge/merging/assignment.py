@@ -179,6 +179,22 @@ class TokenAssignment:
         chosen = order.gather(1, last)  # (B, M)
         return x.gather(1, chosen[..., None].expand(-1, -1, channels))
 
+    def strongest(self, x: Tensor) -> Tensor:
+        """In each channel the value of a group's tokens that is farthest from zero (CubistMerge).
+
+        Args:
+            x: Tokens ``(B, N, C)``, floating point.
+
+        Returns:
+            ``(B, M, C)`` in the dtype of ``x``; zeros where a group is empty.
+        """
+        batch, _, channels = self._check(x, self.num_tokens, "strongest")
+        index = self.groups.expand(batch, -1)[..., None].expand(-1, -1, channels)
+        zeros = x.new_zeros(batch, self.num_groups, channels)
+        most = zeros.scatter_reduce(1, index, x, "amax", include_self=False)
+        least = zeros.scatter_reduce(1, index, x, "amin", include_self=False)
+        return torch.where(most >= -least, most, least)
+
     def unmerge(self, y: Tensor) -> Tensor:
         """Give each token its group's row, ``(B, M, C) -> (B, N, C)``.
 

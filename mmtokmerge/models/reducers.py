@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from mmtokmerge.layers.reducers import (
     ConditionalLocalPooling,
+    DensityPeaks,
     EViT,
+    FacilityLocation,
     GlobalBipartiteMerging,
     GlobalMergingByRate,
+    GridMerging,
     LocalMergingByRate,
+    MutualPairMerging,
     PiToMe,
     Reducer,
     ThresholdReducer,
@@ -18,10 +22,14 @@ from mmtokmerge.registry import MODELS
 
 for _reducer in (
     ConditionalLocalPooling,
+    DensityPeaks,
     EViT,
+    FacilityLocation,
     GlobalBipartiteMerging,
     GlobalMergingByRate,
+    GridMerging,
     LocalMergingByRate,
+    MutualPairMerging,
     PiToMe,
     TokenClustering,
     ToMe,
@@ -30,10 +38,14 @@ for _reducer in (
 
 __all__ = [
     "ConditionalLocalPooling",
+    "DensityPeaks",
     "EViT",
+    "FacilityLocation",
     "GlobalBipartiteMerging",
     "GlobalMergingByRate",
+    "GridMerging",
     "LocalMergingByRate",
+    "MutualPairMerging",
     "PiToMe",
     "Reducer",
     "ThresholdReducer",

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 from mmtokmerge.layers.reducers import (
     ConditionalLocalPooling,
+    DensityPeaks,
     EViT,
+    FacilityLocation,
     GlobalBipartiteMerging,
+    GridMerging,
     Reducer,
     ThresholdReducer,
     TokenClustering,
@@ -18,6 +21,7 @@ from mmtokmerge.merging import BipartiteMatcher, Matcher
 from mmtokmerge.models.policies import TokenSharing
 
 SHORT_NAMES = {ConditionalLocalPooling: "CLAP", GlobalBipartiteMerging: "GBM"}
+SHARES = (DensityPeaks, EViT, FacilityLocation, GridMerging, TokenClustering)
 FEATURES = {
     "X": "tokens",
     "K": "keys",
@@ -55,14 +59,14 @@ def describe_reducer(reducer: Reducer) -> str:
             if by_rate
             else f"{reducer.num_merged} tokens a layer"
         )
-    if isinstance(reducer, (EViT, TokenClustering)):
+    if isinstance(reducer, SHARES):
         words.append(f"{reducer.keep:.0%} left")
     if reducer.feature != "X":
         words.append(f"{FEATURES[reducer.feature]} compared")
     if reducer.position == "after":
         words.append("after the MLP")
-    if reducer.operation == "random":
-        words.append("random pick")
+    if reducer.operation != "mean":
+        words.append({"random": "random pick", "max": "largest values"}[reducer.operation])
     return ", ".join(words)
 
 

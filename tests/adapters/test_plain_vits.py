@@ -25,6 +25,10 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "pitome": ("pitome", dict(count=3)),
     "evit": ("evit", dict(keep=0.5, layers=[1, 2])),
     "elvit": ("elvit", dict(keep=0.3, layers=[1])),
+    "mpm": ("mpm", dict(layers=[1, 2])),
+    "ailurus": ("ailurus", dict(keep=0.4, layers=[1])),
+    "toma": ("toma", dict(keep=0.4, layers=[1])),
+    "cubist": ("cubist", dict(keep=0.4, layers=[2])),
 }
 
 
@@ -172,6 +176,14 @@ def test_tome_equals_our_own_vit() -> None:
         ),
         ([dict(type="mmtokmerge.EViT", layer=[1, 2, 3], keep=0.7)], "evit", dict(keep=0.7)),
         ([dict(type="mmtokmerge.TokenClustering", layer=1, keep=0.3)], "elvit", dict(keep=0.3)),
+        ([dict(type="mmtokmerge.DensityPeaks", layer=1, keep=0.3)], "ailurus", dict(keep=0.3)),
+        ([dict(type="mmtokmerge.FacilityLocation", layer=1, keep=0.3)], "toma", dict(keep=0.3)),
+        ([dict(type="mmtokmerge.GridMerging", layer=1, keep=0.3)], "cubist", dict(keep=0.3)),
+        (
+            [dict(type="mmtokmerge.MutualPairMerging", layer=[1, 2], position="after")],
+            "mpm",
+            dict(layers=[1, 2]),
+        ),
     ],
 )
 def test_other_methods_equal_our_own_vit(

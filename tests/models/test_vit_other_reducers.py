@@ -22,6 +22,10 @@ REDUCERS: dict[str, dict[str, Any]] = {
     "pitome by rate": dict(type="mmtokmerge.PiToMe", layer=2, rate=0.4, margin=0.2),
     "evit": dict(type="mmtokmerge.EViT", layer=[1, 3], keep=0.6),
     "elvit": dict(type="mmtokmerge.TokenClustering", layer=2, keep=0.25),
+    "mpm": dict(type="mmtokmerge.MutualPairMerging", layer=[1, 3], position="after"),
+    "ailurus": dict(type="mmtokmerge.DensityPeaks", layer=2, keep=0.5),
+    "toma": dict(type="mmtokmerge.FacilityLocation", layer=2, keep=0.5, tile=4),
+    "cubist": dict(type="mmtokmerge.GridMerging", layer=1, keep=0.5, operation="max"),
 }
 
 
@@ -57,7 +61,14 @@ def test_it_trains(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "counts"), [("pitome", [35, 31, 27, 23]), ("evit", [35, 22, 22, 15])]
+    ("name", "counts"),
+    [
+        ("pitome", [35, 31, 27, 23]),
+        ("evit", [35, 22, 22, 15]),
+        ("ailurus", [35, 35, 18, 18]),
+        ("toma", [35, 35, 18, 18]),
+        ("cubist", [35, 20, 20, 20]),
+    ],
 )
 def test_how_many_are_left(name: str, counts: list[int]) -> None:
     model = build(REDUCERS[name])
@@ -110,6 +121,10 @@ def test_a_reducer_says_what_it_does() -> None:
         "pitome by rate": "40% of a layer's tokens, keys compared",
         "evit": "60% left, attention of the class token compared",
         "elvit": "25% left",
+        "mpm": "after the MLP",
+        "ailurus": "50% left",
+        "toma": "50% left",
+        "cubist": "50% left, largest values",
     }
 
 

@@ -20,7 +20,7 @@ FEATURES = ("X", "K", "Q", "V")
 CLASS_ATTENTION = "class"
 """What a reducer gets that asks for no feature of the tokens but for how much the class token
 attends to each: ``(B, M, 1)``, the mean over the heads."""
-OPERATIONS = ("mean", "random")
+OPERATIONS = ("mean", "random", "max")
 COUNTS = ("batch", "image")
 
 
@@ -33,7 +33,8 @@ class Reducer(nn.Module):
         feature: What is compared: the tokens 'X', or the keys 'K', queries 'Q' or values 'V' of the
             layer's attention, averaged over the heads (ALGM, table 10f).
         operation: A group becomes the 'mean' of its tokens, weighted by what they stand for, or a
-            'random' one of them (ALGM, table 10c).
+            'random' one of them (ALGM, table 10c), or in each channel the 'max', the value farthest
+            from zero (CubistMerge).
         reduce: False gives every token of a group the group's value and keeps them all (ALGM, table
             6: denoising without balancing).
 
@@ -114,7 +115,10 @@ class Reducer(nn.Module):
         step = self.match(feature, assignment, hw)
         sizes = None if assignment is None else assignment.sizes.expand(tokens.shape[0], -1)
         weights = self.weights(feature, sizes)
-        rows = (step.pick if self.operation == "random" else step.merge)(tokens, weights)
+        if self.operation == "max":
+            rows = step.strongest(tokens)
+        else:
+            rows = (step.pick if self.operation == "random" else step.merge)(tokens, weights)
         if not self.reduce:
             return step.unmerge(rows), assignment, step
         return rows, step if assignment is None else assignment.compose(step), step

@@ -41,6 +41,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "keys 0.6, proportional": dict(merging=KEYS),
 }
 KEEP: dict[str, Any] = dict(merging="algm", keep=(1 / 2, 1 / 3))
+CALIBRATED = "algm, calibrated"
+"""By the threshold that :func:`mmtokmerge.calibrate` finds on the image, of random weights too."""
 SEGFORMERS = {
     "b0": dict(depths=[2, 2, 2, 2], hidden_sizes=[32, 64, 160, 256], decoder_hidden_size=256),
     "b2": dict(depths=[3, 4, 6, 3], hidden_sizes=[64, 128, 320, 512], decoder_hidden_size=768),
@@ -102,7 +104,8 @@ def cases() -> list[Case]:
             found.append(("transformers", name, side, side, partial(segformer, arch), PRESETS))
     for side in (518, 1036):
         build = partial(dinov2, side, side)
-        found.append(("timm", "DINOv2 ViT-S", side, side, build, plain))
+        by_threshold = {**plain, CALIBRATED: dict(merging="algm")}
+        found.append(("timm", "DINOv2 ViT-S", side, side, build, by_threshold))
     for height, width in ((256, 192), (512, 384)):
         build = partial(vitpose, height, width)
         found.append(("transformers", "ViTPose-B", height, width, build, plain))
@@ -144,14 +147,17 @@ def measure(case: Case, rounds: int) -> list[dict[str, Any]]:
     package, name, height, width, build, settings = case
     torch.manual_seed(0)
     host = build().eval()
+    # smooth, so that neighbours are alike as in pictures
+    x = F.interpolate(torch.randn(1, 3, 24, 24), (height, width), mode="bicubic")
     models: dict[str, nn.Module] = {"as it comes": host}
     fused = with_sdpa(copy.deepcopy(host)) if name.startswith("SegFormer") else None
     if fused is not None:
         models["with SDPA"] = fused
     for setting, options in settings.items():
         models[setting] = copy.deepcopy(host)
+        if setting == CALIBRATED:
+            options = {**options, "threshold": mmtokmerge.calibrate(models[setting], [x])}
         mmtokmerge.apply(models[setting], **options)
-    x = torch.randn(1, 3, height, width)
     steps = {key: (lambda model=model: model(x)) for key, model in models.items()}
     for step in steps.values():
         step()

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -293,3 +294,37 @@ def test_real_camvid():
     assert len(dataset) == 101
     assert {s["gt_seg_map"].shape for s in samples} == {(360, 480)}
     assert set(np.unique([s["gt_seg_map"] for s in samples])) == {*range(11), 255}
+
+
+@pytest.mark.parametrize(
+    ("classes", "zero", "values", "sentence"),
+    [
+        (("road", "car"), False, (0, 255), "the classes are 0 and 1 .*write 1 where they have 255"),
+        (("road", "car"), True, (0, 255), "the classes are 1 and 2, .*write 2 where"),
+        (("car",), False, (0, 255), "write 1 where they have 255"),
+        (("road", "road", "car"), False, (0, 1, 2), "names road twice"),
+        (("road", "car"), False, (0, 1, 255), None),
+        (("road", "car"), True, (0, 1, 2), None),
+    ],
+)
+def test_masks_of_black_and_white(
+    tmp_path: Path, classes: tuple[str, ...], zero: bool, values: tuple[int, ...], sentence: Any
+) -> None:
+    for name in "ab":
+        write(tmp_path / f"images/{name}.png", np.zeros((4, 4, 3), np.uint8))
+        write(tmp_path / f"labels/{name}.png", ids(*values))
+    config = dict(
+        type="mmtokmerge.FolderDataset",
+        data_root=str(tmp_path),
+        data_prefix=dict(img_path="images", seg_map_path="labels"),
+        img_suffix=".png",
+        seg_map_suffix=".png",
+        metainfo=dict(classes=classes, palette=[[i, i, i] for i in range(len(classes))]),
+        reduce_zero_label=zero,
+        pipeline=[],
+    )
+    if sentence is None:
+        assert len(DATASETS.build(config)) == 2
+        return
+    with pytest.raises(InputError, match=sentence):
+        DATASETS.build(config)

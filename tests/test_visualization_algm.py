@@ -289,7 +289,7 @@ def test_panels_are_figure_9() -> None:
         groups = record.assignment.groups[0].numpy()
         drawn = draw_groups(image, groups, (6, 8), (96, 128))
         assert (panel.image == rim_scattered(drawn, groups, (6, 8))).all()
-    assert token_heading("a.png", records, "first", "part") == "a.png: merged tokens (part)"
+    assert token_heading("a.png", records, "first", "part") == "a: merged tokens (part)"
 
 
 def test_figure_starts_with_the_input() -> None:
@@ -394,7 +394,7 @@ def test_overview_of_one_image(tiny: tuple[str, str, str], monkeypatch: pytest.M
     figure = overview_figure(Config.fromfile(tiny[0]), *tiny[1:])
     assert figure.dtype == np.uint8
     rows, heading, *_ = drawn[0]
-    assert heading == "0.png: merged tokens"
+    assert heading == "0: merged tokens"
     assert [panel.title.split(",")[0] for panel in rows[1]] == [
         "Similarity of tokens in layer 1",
         "After CLAP in layer 1",

@@ -54,13 +54,17 @@ class CheckedFiles(BaseSegDataset):
             where = self.ann_file or f"{img_dir} with suffix {self.img_suffix!r}"
             raise InputError(f"{name}: no images found in {where}")
         self._check_pairs(samples, img_dir, ann_dir)
-        num_classes = len(self.METAINFO.get("classes") or self._metainfo["classes"])
-        if num_classes == 2 and ann_dir and not self.reduce_zero_label:
+        classes = self.METAINFO.get("classes") or self._metainfo["classes"]
+        twice = sorted({each for each in classes if list(classes).count(each) > 1})
+        if twice:
+            raise InputError(f"{name}: metainfo.classes names {', '.join(twice)} twice")
+        num_classes = len(classes)
+        if num_classes <= 2 and ann_dir:
             self._refuse_black_and_white(samples)
         return [dict(sample, num_classes=num_classes) for sample in samples]
 
     def _refuse_black_and_white(self, samples: list[dict]) -> None:
-        """Refuse masks of 0 and 255 for two classes: 255 is ignored, class 1 would never occur.
+        """Refuse masks of 0 and 255 for one or two classes: 255 is ignored, one never occurs.
 
         One file may lack class 1, a data set may not: reads labels until one has another id.
         """
@@ -75,10 +79,12 @@ class CheckedFiles(BaseSegDataset):
             if held - {0, IGNORE}:
                 return
         if IGNORE in held:
+            first = 1 if self.reduce_zero_label else 0
+            zero = ", with reduce_zero_label=True 0 is ignored" if first else ""
             raise InputError(
                 f"{type(self).__name__}: the labels in {osp.dirname(samples[0]['seg_map_path'])} "
-                f"hold only {' and '.join(map(str, sorted(held)))}, but the classes are 0 and 1 "
-                "and 255 is ignored: write 1 where they have 255"
+                f"hold only {' and '.join(map(str, sorted(held)))}, but the classes are {first} "
+                f"and {first + 1}{zero} and 255 is ignored: write {first + 1} where they have 255"
             )
 
     def _check_folder(self, key: str, folder: str | None) -> None:

@@ -40,7 +40,9 @@ def token_heading(name: str, records: Sequence[MergedTokens], block: str, note: 
     """
     staged = any(tokens.stage is not None for tokens in records)
     blocks = f", {block} block of each stage" if staged else ""
-    return f"{name}: merged tokens{blocks}" + (note and f" ({note})")
+    shown = name.rpartition(".")[0] or name  # without what says the file's format
+    shown = shown.removesuffix("_leftImg8bit")
+    return f"{shown}: merged tokens{blocks}" + (note and f" ({note})")
 
 
 def groups_panel(image: np.ndarray, tokens: MergedTokens, size: tuple[int, int]) -> Panel:
@@ -50,7 +52,7 @@ def groups_panel(image: np.ndarray, tokens: MergedTokens, size: tuple[int, int])
         f"{count:,} → {kept:,} tokens" if tokens.removed else f"{count:,} tokens in {kept:,} groups"
     )
     share = f"{kept / count:.0%} kept" if tokens.removed else "averaged, none removed"
-    rest = "; dark rim: no keys" if min(tokens.covered) < 1 else ""
+    rest = "; dark edge: in no key" if min(tokens.covered) < 1 else ""
     return Panel(
         draw_tokens(image, tokens, size=size),
         f"{tokens.place}, {numbers}",

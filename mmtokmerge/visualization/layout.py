@@ -80,7 +80,9 @@ def panel_figure(
     caption = lines * TITLE
     total_width = columns * (width + MARGIN) + MARGIN
     per_row = max(1, total_width // 150)
-    legend_height = -(-len(legend) // per_row) * LEGEND_ROW + (MARGIN if legend else 0)
+    legend_rows = -(-len(legend) // per_row)
+    per_row = -(-len(legend) // max(1, legend_rows))  # rows of equal length: none hangs alone
+    legend_height = legend_rows * LEGEND_ROW + (MARGIN if legend else 0)
     top = HEADING if heading else MARGIN
     bars = [BAR_ROW if any(panel.bar for panel in row) else 0 for row in rows]
     row_heights = (caption + height + bar + MARGIN for bar in bars)

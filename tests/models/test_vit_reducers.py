@@ -327,7 +327,7 @@ def test_the_number_travels_with_the_weights(tmp_path: Any) -> None:
         (dict(layer="1"), "layer must be an int"),
         (dict(position="before"), "position='before'"),
         (dict(feature="Z"), "feature='Z'"),
-        (dict(operation="max"), "operation='max'"),
+        (dict(operation="sum"), "operation='sum'"),
         (dict(reduce=1), "reduce must be"),
         (dict(threshold="high"), "threshold must be"),
         (dict(threshold=float("nan")), "nan"),

@@ -86,3 +86,13 @@ def test_config_says_what_is_wrong_with_it(capsys: pytest.CaptureFixture[str]) -
         assert main(words) == 1
         captured = capsys.readouterr()
         assert word in captured.err and captured.out == ""
+
+
+def test_a_file_that_is_no_picture_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import UnidentifiedImageError
+
+    def action() -> None:
+        raise UnidentifiedImageError("cannot identify image file <_io.BytesIO object>")
+
+    assert guard(action) == 1
+    assert "empty, cut off or none (cannot identify image file" in capsys.readouterr().err

@@ -149,6 +149,13 @@ def guard(action: Callable[[], object]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NO_READER
     except OSError as error:
+        if type(error).__name__ == "UnidentifiedImageError":  # Pillow's, of a host's own loaders
+            _show_traceback()
+            what = str(error).strip().splitlines()[-1].rpartition("Error: ")[2]
+            return _fail(
+                f"a picture or label of the data set is empty, cut off or none ({what}); "
+                "mmtokmerge.LoadImage and LoadSegAnnotations name the file."
+            )
         if error.filename is None and error.errno not in DISK_ERRORS:
             raise
         _show_traceback()

@@ -54,7 +54,9 @@ def test_rates_fall_by_hand(adapted: bool) -> None:
     if adapted:
         assert rates["backbone.spm.fc1.weight"] == rates["backbone.level_embed"] == 1
     for name, group in found.items():
-        plain = name.endswith((".bias", "pos_embed", "cls_token", "gamma_1", "ln1.weight"))
+        plain = name.endswith(
+            (".bias", "pos_embed", "cls_token", "gamma_1", "ln1.weight", "_table")
+        )
         assert not plain or group["weight_decay"] == 0, name
     assert found["decode_head.weight"]["weight_decay"] == 0.05
 
@@ -64,6 +66,7 @@ def test_rates_fall_by_hand(adapted: bool) -> None:
     [
         (dict(num_layers=12, decay_rate=0.9), "num_layers=12, but the backbone has 4 layers"),
         (dict(num_layers=4), "takes num_layers and decay_rate, got"),
+        (dict(), "takes num_layers and decay_rate, got none"),
         (dict(num_layers=4, decay_rate=2), "decay_rate"),
         (dict(num_layers=4, decay_rate=0.9, decay=1), "takes num_layers and decay_rate"),
     ],
@@ -72,3 +75,19 @@ def test_wrong_settings_are_a_sentence(paramwise: dict[str, Any], sentence: str)
     torch.manual_seed(0)
     with pytest.raises(InputError, match=sentence):
         groups(VisionTransformer(ARCH, img_size=64), **paramwise)
+
+
+def test_an_optimizer_without_weight_decay_steps() -> None:
+    model = Model(VisionTransformer(ARCH, img_size=64))
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            type="OptimWrapper",
+            optimizer=dict(type="SGD", lr=0.1),
+            constructor="mmtokmerge.LayerDecayConstructor",
+            paramwise_cfg=dict(num_layers=4, decay_rate=0.9),
+        ),
+    )
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    wrapper.step()

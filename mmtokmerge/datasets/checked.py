@@ -78,7 +78,7 @@ class CheckedFiles(BaseSegDataset):
             )
             if held - {0, IGNORE}:
                 return
-        if IGNORE in held:
+        if IGNORE in held and len(samples) <= MOST_MASKS:
             first = 1 if self.reduce_zero_label else 0
             zero = ", with reduce_zero_label=True 0 is ignored" if first else ""
             raise InputError(

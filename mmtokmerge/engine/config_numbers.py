@@ -38,9 +38,12 @@ def check_numbers(config: Mapping[str, Any]) -> None:
         value = at(config, path)
         if value is not None and not isinstance(value, bool):
             raise InputError(f"{path} must be True or False, got {value!r}")
-    for path, allowed in (("env_cfg.dist_cfg.backend", BACKENDS), ("launcher", LAUNCHERS)):
-        if at(config, path) is not None:
-            one_of(path, at(config, path), allowed)
+    backend = at(config, "env_cfg.dist_cfg.backend")
+    if isinstance(backend, str):  # 'nccl', or 'cpu:gloo,cuda:nccl'
+        for each in backend.split(","):
+            one_of("env_cfg.dist_cfg.backend", each.rpartition(":")[2], BACKENDS)
+    if config.get("launcher") is not None:
+        one_of("launcher", config["launcher"], LAUNCHERS)
     _check_preprocessor(at(config, "model.data_preprocessor") or {})
     _check_heads(config)
     _check_windows(at(config, "model.test_cfg") or {})
@@ -101,15 +104,16 @@ def _check_heads(config: Mapping[str, Any]) -> None:
             for loss in losses if isinstance(losses, (list, tuple)) else [losses]:
                 weights = loss.get("class_weight") if isinstance(loss, Mapping) else None
                 if isinstance(weights, (list, tuple)):
-                    _check_class_weights(f"model.{part}", head.get("num_classes"), weights)
+                    outputs = head.get("out_channels") or head.get("num_classes")
+                    _check_class_weights(f"model.{part}", outputs, weights)
 
 
 def _check_class_weights(part: str, classes: Any, weights: Any) -> None:
     where = f"{part}.loss_decode.class_weight"
     if isinstance(classes, int) and len(weights) not in (classes, 0):
         raise InputError(
-            f"{where} has {len(weights)} numbers, but {part}.num_classes is {classes}: a weight "
-            "for each class"
+            f"{where} has {len(weights)} numbers, but {part} has {classes} classes: a weight for "
+            "each"
         )
     if not all(is_number(each) and 0 <= each < math.inf for each in weights) or not any(weights):
         raise InputError(f"{where} must be numbers from 0 on, not all 0, got {weights!r}")

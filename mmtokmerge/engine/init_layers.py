@@ -21,7 +21,8 @@ def check_init_layers(model: nn.Module) -> None:
     Raises:
         InputError: There is no such class, so nothing would be initialised.
     """
-    known = {name for name in dir(nn) if isinstance(getattr(nn, name), type)}
+    kinds = [kind for kind in vars(nn).values() if isinstance(kind, type)]
+    known = {base.__name__ for kind in kinds for base in kind.__mro__}  # _BatchNorm too
     known |= {base.__name__ for module in model.modules() for base in type(module).__mro__}
     for path, module in model.named_modules():
         for name in _layers(getattr(module, "init_cfg", None)):

@@ -12,6 +12,7 @@ from mmtokmerge.checks import number_in, whole_number
 from mmtokmerge.errors import InputError
 from mmtokmerge.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
+PLACES = ("pos_embed", "cls_token", "dist_token", "relative_position_bias_table")
 _LAYER = re.compile(r"^backbone\.(?:vit\.)?layers\.(\d+)\.")
 _EMBED = re.compile(r"^backbone\.(?:vit\.)?(?:patch_embed|pos_embed|cls_token|dist_token)\b")
 
@@ -29,6 +30,15 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):  # type: ignore[mis
     Raises:
         ValueError: One of them is missing, out of range, or the model has other layers.
     """
+
+    def __call__(self, model: nn.Module) -> Any:
+        """The optimizer's wrapper of a model."""
+        if not self.paramwise_cfg:  # mmengine would put all parameters into one group
+            raise InputError(
+                "optim_wrapper.paramwise_cfg of LayerDecayConstructor takes num_layers and "
+                "decay_rate, got none"
+            )
+        return super().__call__(model)
 
     def add_params(self, params: list[dict[str, Any]], module: nn.Module, **kwargs: Any) -> None:
         """Add a group of parameters for each rate, with and without weight decay."""
@@ -52,10 +62,11 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):  # type: ignore[mis
                 found.add(int(layer[1]))
             elif _EMBED.match(name):
                 place = 0
-            decays = parameter.dim() > 1 and not name.endswith(("pos_embed", "cls_token"))
+            decays = parameter.dim() > 1 and not name.endswith(PLACES)
             scale = rate ** (depth + 1 - place)
             group = dict(params=[], lr=self.base_lr * scale, lr_scale=scale)
-            group["weight_decay"] = self.base_wd if decays else 0.0
+            if not decays or self.base_wd is not None:
+                group["weight_decay"] = self.base_wd if decays else 0.0
             groups.setdefault((place, decays), group)["params"].append(parameter)
         if found != set(range(depth)):
             raise InputError(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
+from mmengine.runner import EpochBasedTrainLoop
 
 from mmtokmerge.errors import InputError
 
@@ -96,12 +97,14 @@ def check_resumed(runner: Any, checkpoint: dict[str, Any]) -> None:
         InputError: The optimizer's state is not finite, the run has ended, or every iteration left
             would have a learning rate of 0.
     """
-    name, done = getattr(runner, "_load_from", "the checkpoint"), checkpoint["meta"]["iter"]
-    last = getattr(runner, "max_iters", None)
+    name = getattr(runner, "_load_from", "the checkpoint")
+    by_epoch = isinstance(getattr(runner, "_train_loop", None), EpochBasedTrainLoop)
+    unit, key = ("epoch", "max_epochs") if by_epoch else ("iteration", "max_iters")
+    done, last = checkpoint["meta"]["epoch" if by_epoch else "iter"], getattr(runner, key, None)
     if last is not None and done >= last:
         raise InputError(
-            f"{name} is of iteration {done}, and train_cfg ends at {last}: nothing is left to "
-            "train; a larger train_cfg.max_iters goes on"
+            f"{name} is of {unit} {done}, and train_cfg ends at {last}: nothing is left to "
+            f"train; a larger train_cfg.{key} goes on"
         )
     found = checkpoint.get("optimizer")
     if not isinstance(found, Mapping) or "param_groups" not in found:
@@ -116,17 +119,23 @@ def check_resumed(runner: Any, checkpoint: dict[str, Any]) -> None:
     rates = [float(group["lr"]) for group in found["param_groups"]]
     if not all(math.isfinite(rate) for rate in rates):
         raise InputError(f"{name}: the optimizer's learning rate is not finite")
-    ends = [getattr(each, "end", math.inf) for each in _listed(runner.param_schedulers)]
+    ends = [
+        getattr(each, "end", math.inf) if each.by_epoch == by_epoch else math.inf
+        for each in _listed(runner.param_schedulers)
+    ]
     if ends and rates and not any(rates) and max(ends) <= done and last is not None:
         raise InputError(
-            f"{name} is of iteration {done} of {last}, but the config's param_scheduler has ended "
+            f"{name} is of {unit} {done} of {last}, but the config's param_scheduler has ended "
             "with a learning rate of 0, so nothing more would be learned: set its last end to "
             f"{last}"
         )
     own = runner.optim_wrapper.optimizer.param_groups if _has_one(runner) else []
+    driven = {getattr(each, "param_name", "lr") for each in _listed(runner.param_schedulers)}
+    if "momentum" in driven:  # of Adam and its kin it is the first of the betas
+        driven.add("betas")
     said = []
     for group, other in zip(found["param_groups"], own):
-        for key in OPTIONS:
+        for key in set(OPTIONS) - driven:
             if key in group and key in other and group[key] != other[key]:
                 said.append(f"{key} {group[key]} there, {other[key]} in the config")
                 group[key] = other[key]

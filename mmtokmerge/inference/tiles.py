@@ -34,12 +34,11 @@ class Region(NamedTuple):
 
 
 def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin so that they cover a side and neighbours share at least ``overlap``."""
+    """Where tiles begin, evenly, so that they cover a side and neighbours share ``overlap``."""
     if side <= tile:
         return [0]
-    step = tile - overlap
-    starts = list(range(0, side - tile, step))
-    return [*starts, side - tile]
+    count = -(-(side - overlap) // (tile - overlap))
+    return [round(number * (side - tile) / (count - 1)) for number in range(count)]
 
 
 def predict_regions(

@@ -179,16 +179,19 @@ class TokenAssignment:
         chosen = order.gather(1, last)  # (B, M)
         return x.gather(1, chosen[..., None].expand(-1, -1, channels))
 
-    def strongest(self, x: Tensor) -> Tensor:
+    def strongest(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """In each channel the value of a group's tokens that is farthest from zero (CubistMerge).
 
         Args:
             x: Tokens ``(B, N, C)``, floating point.
+            sizes: ``(B, N)`` what each row stands for; a row of size 0 is padding. One where None.
 
         Returns:
             ``(B, M, C)`` in the dtype of ``x``; zeros where a group is empty.
         """
         batch, _, channels = self._check(x, self.num_tokens, "strongest")
+        if sizes is not None:
+            x = x.masked_fill((sizes == 0)[..., None], 0)  # nearer to zero than any other
         index = self.groups.expand(batch, -1)[..., None].expand(-1, -1, channels)
         zeros = x.new_zeros(batch, self.num_groups, channels)
         most = zeros.scatter_reduce(1, index, x, "amax", include_self=False)

@@ -26,8 +26,7 @@ def density_peaks(
     to 1; outside the window it is infinite. A token's density is ``exp`` of minus its mean distance
     to its nearest ``neighbours``; its separation the distance to the nearest denser token, infinite
     where its window has none. The tokens whose product of both is largest represent; every other
-    goes to the nearest representative of its window, or where there is none to that of the nearest
-    features in the whole image.
+    goes to the nearest representative, where the place of one outside its window counts as 1.
 
     Args:
         x: Tokens ``(B, h*w, C)``.
@@ -50,8 +49,9 @@ def density_peaks(
         values = x.to(torch.promote_types(x.dtype, torch.float32))
         near, rank, outside = windows(hw, reach, x.device)  # (N, W) each
         width = near.shape[1]
-        around = values.index_select(1, near.flatten()).unflatten(1, near.shape)  # (B, N, W, C)
-        apart = (around - values[:, :, None]).norm(dim=-1)
+        apart = torch.stack(  # (B, N, W), a neighbour at a time: all at once are W times the map
+            [(values.index_select(1, each) - values).norm(dim=-1) for each in near.unbind(1)], -1
+        )
         distance = (1 - alpha) * apart + alpha * rank
         distance = distance.masked_fill(outside, torch.inf)  # (B, N, W)
         nearest = distance.topk(min(neighbours, width), dim=-1, largest=False).values
@@ -65,7 +65,8 @@ def density_peaks(
         separation = distance.masked_fill(~denser, torch.inf).amin(-1)
         # infinite separations come first, the densest of them ahead
         far = separation.isinf()
-        score = torch.where(far, density + 1e6, density * separation)
+        score = density * separation.masked_fill(far, 0)
+        score = torch.where(far, density + 1 + score.amax(1, keepdim=True), score)
         chosen = score.argsort(dim=1, descending=True, stable=True)[:, :count]
         stands = torch.zeros(batch, tokens, dtype=torch.bool, device=x.device)
         stands = stands.scatter(1, chosen, torch.ones_like(chosen, dtype=torch.bool))
@@ -74,8 +75,8 @@ def density_peaks(
         local = near.expand(batch, -1, -1).gather(2, within.argmin(-1, keepdim=True))[..., 0]
         ordered = chosen.sort(dim=1).values
         centres = values.gather(1, ordered[..., None].expand(-1, -1, values.shape[2]))
-        far_away = ordered.gather(1, torch.cdist(values, centres).argmin(-1))
-        own = torch.where(within.amin(-1).isfinite(), local, far_away)
+        far, best = ((1 - alpha) * torch.cdist(values, centres) + alpha).min(-1)
+        own = torch.where(within.amin(-1) <= far, local, ordered.gather(1, best))
         own = torch.where(stands, position.expand_as(own), own)
         first = torch.full_like(own, tokens).scatter_reduce(1, own, position.expand_as(own), "amin")
         return TokenAssignment.from_firsts(first.gather(1, own), num_groups=count)

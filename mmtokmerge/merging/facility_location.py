@@ -10,9 +10,11 @@ from torch import Tensor
 
 from mmtokmerge.errors import InputError
 from mmtokmerge.merging.assignment import TokenAssignment
+from mmtokmerge.merging.grid import constant_of_grid
 
 
-def tiles_of(hw: tuple[int, int], tile: int) -> list[Tensor]:
+@constant_of_grid
+def tiles_of(hw: tuple[int, int], tile: int, device: torch.device | str = "cpu") -> list[Tensor]:
     """The places of the tokens of each tile, ``(T, n)`` for every size of tiles that there is."""
     places = torch.arange(hw[0] * hw[1]).view(hw)
     found: dict[tuple[int, int], list[Tensor]] = {}
@@ -20,7 +22,7 @@ def tiles_of(hw: tuple[int, int], tile: int) -> list[Tensor]:
         for left in range(0, hw[1], tile):
             part = places[top : top + tile, left : left + tile]
             found.setdefault((part.shape[0], part.shape[1]), []).append(part.flatten())
-    return [torch.stack(each) for each in found.values()]
+    return [torch.stack(each).to(device) for each in found.values()]
 
 
 def num_destinations(tokens: int, keep: float) -> int:
@@ -56,8 +58,7 @@ def facility_location(
         unit = F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
         root = torch.arange(tokens, device=x.device).repeat(batch, 1)
         total = 0
-        for places in tiles_of(hw, tile):
-            places = places.to(x.device)
+        for places in tiles_of(hw, tile, x.device):
             count = num_destinations(places.shape[1], keep)
             total += count * len(places)
             part = unit[:, places]  # (B, T, n, C)

@@ -88,24 +88,24 @@ def peaks_by_loops(
     for each in around:
         nearest = sorted(each.values())[:near]
         density.append(math.exp(-sum(nearest) / max(1, len(nearest))))
-    score = []
+    score, apart = [], []
     for i, each in enumerate(around):
         denser = [
             d
             for j, d in each.items()
             if density[j] > density[i] or (density[j] == density[i] and j < i)
         ]
-        score.append(density[i] * min(denser) if denser else density[i] + 1e6)
-    chosen = sorted(range(h * w), key=lambda i: -score[i])[:count]
+        score.append(density[i] * min(denser) if denser else math.inf)
+        apart.append(density[i])
+    chosen = sorted(
+        range(h * w), key=lambda i: (-score[i], -apart[i] if score[i] == math.inf else 0)
+    )
+    chosen = chosen[:count]
     own = []
     for i, each in enumerate(around):
-        there = {j: d for j, d in each.items() if j in chosen}
-        if i in chosen:
-            own.append(i)
-        elif there:
-            own.append(min(there, key=lambda j: there[j]))
-        else:
-            own.append(min(sorted(chosen), key=lambda j: math.dist(image[i], image[j])))
+        far = {j: (1 - alpha) * math.dist(image[i], image[j]) + alpha for j in sorted(chosen)}
+        to = far | {j: d for j, d in each.items() if j in chosen}
+        own.append(i if i in chosen else min(to, key=to.__getitem__))
     return numbered(own)
 
 
@@ -128,9 +128,9 @@ def test_density_peaks_find_blobs() -> None:
     image = torch.zeros(1, 4, 6, 2)
     image[:, :, :3, 0] = 5.0
     found = density_peaks(image.flatten(1, 2), (4, 6), 2, reach=1, alpha=0.05)
-    assert {*found.groups[0].view(4, 6)[:, :3].flatten().tolist()} != {
-        *found.groups[0].view(4, 6)[:, 3:].flatten().tolist()
-    }
+    halves = found.groups[0].view(4, 6)
+    assert halves[:, :3].unique().numel() == halves[:, 3:].unique().numel() == 1
+    assert halves[0, 0] != halves[0, 5]
 
 
 @pytest.mark.parametrize("hw", [(4, 4), (5, 7), (2, 3)])
@@ -213,3 +213,9 @@ def test_the_strongest_of_each_channel() -> None:
 def test_what_cannot_be_is_a_sentence(call: Any, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         call(torch.randn(1, 6, 3))
+
+
+def test_padding_is_in_no_strongest() -> None:
+    groups, sizes = torch.tensor([[0, 0, 1, 1]]), torch.tensor([[1, 2, 1, 0]])
+    x = torch.tensor([[[1.0], [-2.0], [3.0], [100.0]]])
+    assert TokenAssignment.from_groups(groups, 2).strongest(x, sizes).tolist() == [[[-2.0], [3.0]]]

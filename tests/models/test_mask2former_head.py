@@ -147,3 +147,11 @@ def test_it_learns_an_image() -> None:
 def test_settings_that_do_not_go_are_a_sentence(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         build(**settings)
+
+
+def test_a_window_has_its_own_size() -> None:
+    """mmseg's sliding mode leaves the whole image's ``pad_shape`` beside the window's size."""
+    head = build().eval()
+    meta = dict(img_shape=torch.Size((64, 80)), pad_shape=(512, 512))
+    with torch.no_grad():
+        assert head.predict(maps(), [meta] * 2, None).shape == (2, 5, 64, 80)

@@ -102,9 +102,14 @@ def test_mmcvs_operator_is_taken_where_it_is(monkeypatch: pytest.MonkeyPatch) ->
 
     module: Any = ModuleType("mmcv.ops.multi_scale_deform_attn")
     module.MultiScaleDeformableAttnFunction = Function
-    monkeypatch.setitem(sys.modules, "mmcv.ops", ModuleType("mmcv.ops"))
+    ops: Any = ModuleType("mmcv.ops")
+    ops.get_compiling_cuda_version = lambda: "12.4"
+    monkeypatch.setitem(sys.modules, "mmcv.ops", ops)
     monkeypatch.setitem(sys.modules, "mmcv.ops.multi_scale_deform_attn", module)
     monkeypatch.setattr(own, "_sampler", [own.sample])
+    ops.get_compiling_cuda_version = lambda: "not available"
+    assert not use_compiled()
+    ops.get_compiling_cuda_version = lambda: "12.4"
     assert use_compiled() and own._sampler[0] is not own.sample
     torch.manual_seed(0)
     shapes = [(3, 5), (2, 2)]
@@ -283,6 +288,29 @@ def test_published_weights_of_another_grid_load() -> None:
     torch.testing.assert_close(fitted.weights["pos_embed"][:, 0], weights["pos_embed"][:, 0])
     table = "layers.0.attn.relative_position_bias_table"
     assert fitted.weights[table].shape == model.state_dict()[table].shape
+
+
+@pytest.mark.parametrize("kind", ["EVA", "BEiT", "VisionTransformer"])
+@pytest.mark.parametrize("says", [True, False])
+def test_an_adapters_positions_are_fitted_once(kind: str, says: bool) -> None:
+    """From 4x4 to 6x6 where the checkpoint says its grid; 4x6 stay where it does not."""
+
+    def network(size: Any) -> torch.nn.Module:
+        vit = dict(type=f"mmtokmerge.{kind}", arch=ARCH, img_size=size)
+        whole = torch.nn.Module()
+        whole.backbone = ViTAdapter(vit=vit, num_heads=4, stem_channels=8, norm_cfg=dict(type="BN"))
+        whole.decode_head = torch.nn.Linear(2, 2)
+        return whole
+
+    source, target = (64, 96) if says else ((64, 96), (64, 96))
+    state = network(source).state_dict()
+    if not says:
+        state = dict(state)  # without torch's metadata
+    model = network(target)
+    fitted = fit_weights(model, state, "w.pth")
+    wanted = {k: v for k, v in model.state_dict().items() if not k.endswith("position_index")}
+    assert set(wanted) <= set(fitted.weights)
+    assert all(fitted.weights[k].shape == v.shape for k, v in wanted.items())
 
 
 def test_the_giants_size() -> None:

@@ -92,8 +92,8 @@ def mend_annotations(
             f"({len(images)} images, {len(annotations)} annotations)"
         )
     _check_pixels(kept, path)
-    for kind in kinds.values():
-        _check_order(kind, names, path)
+    for key in {each["category_id"] for each in kept} & set(kinds):
+        _check_order(kinds[key], names, path)
     if "annotations" in content:
         content["annotations"] = kept
     return [f"{what}: {number:,}" for what, number in done.items()]
@@ -119,7 +119,7 @@ def _check_pixels(annotations: Sequence[Mapping[str, Any]], path: str) -> None:
 def _check_order(kind: Mapping[str, Any], names: Sequence[str], path: str) -> None:
     """Refuse a category whose keypoints are the data set's in another order, or not as many."""
     own = kind.get("keypoints")
-    if not isinstance(own, list) or not names:
+    if not isinstance(own, list) or not own or not names:
         return
     where = f"category {kind['id']} of {path} names"
     if len(own) != len(names):

@@ -13,7 +13,9 @@ from mmtokmerge.registry import HOOKS
 PATIENCE = 3
 """Losses in a row that are no number before a run ends: fp16 may skip a step."""
 IMAGES = 40
-"""Images without any label of a class before a run ends."""
+"""Images without any label of a class, from the first on, before a run ends."""
+LOOKED_AT = 400
+"""Images whose labels are looked at; what is wrong with a data set shows in the first."""
 
 
 @HOOKS.register_module()
@@ -31,7 +33,8 @@ class TrainingCheckHook(Hook):
 
     def __init__(self) -> None:
         self._broken = 0
-        self._empty = 0
+        self._seen = 0
+        self._labelled = False
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Look at the batch's labels."""
@@ -39,20 +42,23 @@ class TrainingCheckHook(Hook):
         samples = data_batch.get("data_samples") if isinstance(data_batch, dict) else None
         if head is None or not hasattr(head, "num_classes") or not samples:
             return
+        if self._seen >= LOOKED_AT:
+            return
         for sample in samples:
             labels = getattr(sample, "gt_sem_seg", None)
             if labels is None or labels.data.is_cuda:
                 continue
-            known = labels.data[labels.data != head.ignore_index]
-            self._empty = 0 if len(known) else self._empty + 1
-            if len(known) and int(known.max()) >= head.num_classes:
+            self._seen += 1
+            most = int(labels.data.masked_fill(labels.data == head.ignore_index, -1).amax())
+            self._labelled |= most >= 0
+            if most >= head.num_classes:
                 raise InputError(
                     f"the label of {sample.metainfo.get('img_path', 'an image')} has the value "
-                    f"{int(known.max())}, but the classes are 0 to {head.num_classes - 1}"
+                    f"{most}, but the classes are 0 to {head.num_classes - 1}"
                 )
-        if self._empty >= IMAGES:
+        if not self._labelled and self._seen >= IMAGES:
             raise InputError(
-                f"the last {self._empty} images have no pixel of any class, only "
+                f"the first {self._seen} images have no pixel of any class, only "
                 f"{head.ignore_index}, which is ignored: masks of two classes hold 0 and 1, and "
                 "reduce_zero_label=True makes 0 ignored"
             )

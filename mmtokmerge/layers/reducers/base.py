@@ -116,7 +116,7 @@ class Reducer(nn.Module):
         sizes = None if assignment is None else assignment.sizes.expand(tokens.shape[0], -1)
         weights = self.weights(feature, sizes)
         if self.operation == "max":
-            rows = step.strongest(tokens)
+            rows = step.strongest(tokens, sizes)
         else:
             rows = (step.pick if self.operation == "random" else step.merge)(tokens, weights)
         if not self.reduce:

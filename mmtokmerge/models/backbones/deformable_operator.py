@@ -13,8 +13,11 @@ def use_compiled() -> bool:
     """Let deformable attention use it; whether it is there."""
     try:
         with quiet_imports():
+            from mmcv.ops import get_compiling_cuda_version
             from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
     except ImportError:
+        return False
+    if get_compiling_cuda_version() == "not available":  # built for CPUs alone
         return False
 
     def sampler(value: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> Tensor:

@@ -210,16 +210,6 @@ class ViTAdapter(BaseModule):
             return out
         return module(*args)
 
-    def fit_positions(
-        self,
-        weights: dict[str, Tensor],
-        prefix: str,
-        grid: tuple[int, int] | None = None,
-        published: bool = False,
-    ) -> tuple[int, int] | None:
-        """Resize a checkpoint's positions to the ViT's grid, in place; see the ViT's."""
-        return self.vit.fit_positions(weights, f"{prefix}vit.", grid, published)
-
 
 def plain_vit_of(backbone: Any) -> Any:
     """The ViT that an adapter holds, or the backbone itself."""

@@ -105,6 +105,7 @@ class Mask2FormerHead(BaseDecodeHead):  # type: ignore[misc]
             )
         kwargs.setdefault("in_index", [0, 1, 2, 3])
         kwargs.setdefault("dropout_ratio", 0)
+        kwargs.setdefault("init_cfg", None)
         super().__init__(
             in_channels=in_channels,
             channels=channels,
@@ -157,7 +158,9 @@ class Mask2FormerHead(BaseDecodeHead):  # type: ignore[misc]
                 Mask2FormerPreTrainedModel._init_weights(self, module)
 
     def init_weights(self) -> None:
-        """Nothing: the modules were initialised when they were made."""
+        """By ``init_cfg`` where one was given; else as the modules were when they were made."""
+        if self.init_cfg:
+            super().init_weights()
 
     def queries(self, inputs: tuple[Tensor, ...]) -> list[Queries]:
         """What the queries say before the first decoder layer and after each."""
@@ -208,7 +211,9 @@ class Mask2FormerHead(BaseDecodeHead):  # type: ignore[misc]
         """Scores ``(B, classes, H, W)`` at the size of the images; masks are resized first."""
         last = self.queries(inputs)[-1]
         meta = batch_img_metas[0]
-        size = meta.get("pad_shape", meta["img_shape"])[:2]
+        size = meta["img_shape"]
+        if not isinstance(size, torch.Size):  # a window of mmseg's sliding mode has one
+            size = meta.get("pad_shape", size)[:2]
         masks = F.interpolate(last.masks, size, mode="bilinear", align_corners=False)
         return scores(last.classes, masks)
 

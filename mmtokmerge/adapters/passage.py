@@ -151,7 +151,8 @@ class Passage:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("num_prefix", "proportional", "first")}
+        names = ("num_prefix", "proportional", "first", "rotary")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -86,13 +86,20 @@ def test_a_run_that_has_ended_is_a_sentence() -> None:
         check_resumed(runner, content)
 
 
-def test_a_rate_of_zero_until_the_end_is_a_sentence() -> None:
+def test_a_rate_of_zero_until_the_end_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(
+        "mmtokmerge.engine.resume_schedule.print_log", lambda text, *rest: said.append(text)
+    )
     runner, content = resumed(10, 10, 20)
     follow_config(runner, content)
-    with pytest.raises(InputError, match="has ended with a learning rate of 0"):
-        check_resumed(runner, content)
+    check_resumed(runner, content)
+    assert (
+        "has ended with a learning rate of 0" in said[-1] and "set its last end to 20" in said[-1]
+    )
     runner, content = resumed(20, 10, 20)
     check_resumed(runner, content)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("where", ["state", "rate"])

@@ -87,15 +87,15 @@ def follow_config(runner: Any, checkpoint: dict[str, Any]) -> None:
 def check_resumed(runner: Any, checkpoint: dict[str, Any]) -> None:
     """Look at what a run goes on with, after :func:`follow_config`.
 
-    The optimizer's options are the config's; where the checkpoint had others it is said.
+    The optimizer's options are the config's; where the checkpoint had others it is said, and so is
+    a schedule of the config's own that leaves a learning rate of 0 for the rest.
 
     Args:
         runner: mmengine's, about to resume.
         checkpoint: What it will resume from; changed in place.
 
     Raises:
-        InputError: The optimizer's state is not finite, the run has ended, or every iteration left
-            would have a learning rate of 0.
+        InputError: The optimizer's state is not finite, or the run has ended.
     """
     name = getattr(runner, "_load_from", "the checkpoint")
     by_epoch = isinstance(getattr(runner, "_train_loop", None), EpochBasedTrainLoop)
@@ -124,10 +124,12 @@ def check_resumed(runner: Any, checkpoint: dict[str, Any]) -> None:
         for each in _listed(runner.param_schedulers)
     ]
     if ends and rates and not any(rates) and max(ends) <= done and last is not None:
-        raise InputError(
+        print_log(
             f"{name} is of {unit} {done} of {last}, but the config's param_scheduler has ended "
             "with a learning rate of 0, so nothing more would be learned: set its last end to "
-            f"{last}"
+            f"{last}.",
+            "current",
+            logging.WARNING,
         )
     own = runner.optim_wrapper.optimizer.param_groups if _has_one(runner) else []
     driven = {getattr(each, "param_name", "lr") for each in _listed(runner.param_schedulers)}

@@ -70,10 +70,11 @@ class TrainingCheckHook(Hook):
         loss = outputs.get("loss") if isinstance(outputs, dict) else None
         if loss is None or (loss.is_cuda and batch_idx % 10):
             return
-        self._broken = 0 if math.isfinite(float(loss.detach())) else self._broken + 1
+        value = float(loss.detach())
+        self._broken = 0 if math.isfinite(value) else self._broken + 1
         if self._broken >= PATIENCE:
             raise InputError(
-                f"The loss has been {float(loss.detach())} for {self._broken} iterations, at iteration "
+                f"The loss has been {value} for {self._broken} iterations, at iteration "
                 f"{runner.iter + 1}: what the run learned is lost. A lower learning rate, a longer "
                 "warm-up or --amp with bf16 helps; checkpoints from before are in the work_dir."
             )

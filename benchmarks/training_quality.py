@@ -27,6 +27,7 @@ from trials import folder_of, spread, test, trial_runner
 from mmtokmerge.commands.main import guard
 from mmtokmerge.evaluation.intervals import Ratios, paired_difference
 from mmtokmerge.models.weights.fit import load_weights
+from mmtokmerge.models.weights.state_dicts import is_threshold
 from mmtokmerge.reporting.files import write_bytes
 from mmtokmerge.reporting.tables import csv_text, markdown_table
 
@@ -86,7 +87,10 @@ def compare(args: Namespace) -> None:
         found: dict[tuple[str, str], dict[str, Ratios]] = {}
         for trained, tested in pairs:
             runner = runner_of(args, trained, seed, tested)
-            load_weights(runner.model, str(checkpoint_of(args, trained, seed)))
+            if tested != trained:  # for thresholds that only its own checkpoint has
+                load_weights(runner.model, str(checkpoint_of(args, tested, seed)))
+            path = str(checkpoint_of(args, trained, seed))
+            load_weights(runner.model, path, may_lack=is_threshold)
             runner.model.eval()
             found[trained, tested] = test(runner, f"{trained} as {tested}, {seed}", console)
             for metric in METRICS:

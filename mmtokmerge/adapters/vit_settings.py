@@ -54,13 +54,14 @@ class Options:
     Args:
         threshold: For ALGM, the cosine above which tokens merge.
         keep: For ALGM at a fixed rate: the shares of the patches that are left after local and
-            after global merging; of EViT the share of a layer's tokens, of ELViT that of the
-            patches.
+            after global merging; of EViT the share of a layer's tokens, of ELViT, AiluRus, ToMA and
+            CubistMerge that of the patches.
         window: The windows of ALGM's local merging, in patches.
         count: For ToMe and PiToMe: tokens that merge in each layer.
         rate: For ToMe and PiToMe: share of the tokens of each layer that merge in it.
         layers: Layers, counted from 1: of ALGM the local and the global one, of ToMe and PiToMe
-            all, of EViT 4, 7 and 10 of 12, of ELViT one, a third of the depth.
+            all, of EViT 4, 7 and 10 of 12, of MPM those behind which pairs merge, 1 and 4 of 12, of
+            ELViT, AiluRus, ToMA and CubistMerge one, a third of the depth.
         proportional: Merged tokens weigh by the log of their size; on for ToMe and PiToMe.
         rotary: How merged tokens turn: 'first' or 'mean'; of models whose positions turn them.
     """

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from mmtokmerge.errors import InputError
+from mmtokmerge.layers.reducers import ThresholdReducer
 from mmtokmerge.merging import TokenAssignment
 from mmtokmerge.merging.trace import trace
 from mmtokmerge.models.overrides import THRESHOLD, reducers_with
-from mmtokmerge.models.reducers import ThresholdReducer
 
 PATCHES = "patches"
 SHORT = {"ConditionalLocalPooling": "CLAP", "GlobalBipartiteMerging": "GBM"}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtokmerge.errors import InputError
-from mmtokmerge.models.reducers import ThresholdReducer
+from mmtokmerge.layers.reducers import ThresholdReducer
 
 STEPS = 40
 LOWEST, HIGHEST = -1.01, 1.01  # a cosine in any precision lies between

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmtokmerge.kernels.depthwise import depthwise_activation
+from mmtokmerge.kernels.depthwise import depthwise_activation, is_3x3_depthwise
 from mmtokmerge.kernels.linear import linear
 from mmtokmerge.kernels.norm import call_norm
-from mmtokmerge.kernels.plain import is_depthwise, is_elementwise, is_plain, is_pointwise
+from mmtokmerge.kernels.plain import is_elementwise, is_plain, is_pointwise
 from mmtokmerge.kernels.recording import is_recorded
 from mmtokmerge.layers.layout import to_map, to_tokens
 
@@ -97,7 +97,8 @@ class MixParts(NamedTuple):
             return False
         return (
             all(is_pointwise(each) for each in (self.fc1, self.fc2))
-            and is_depthwise(self.depthwise)
+            and is_plain(self.depthwise, nn.Conv2d)
+            and is_3x3_depthwise(self.depthwise)
             and all(is_plain(each, nn.Dropout) for each in (self.drop1, self.drop2))
             and is_elementwise(self.activation)
         )

@@ -14,6 +14,8 @@ if importlib.util.find_spec("mmseg") is not None:
     with quiet_imports():  # here for what it prints of operators that are not used
         import mmseg.models  # noqa: F401
 
+from mmtokmerge.layers.reducers import ConditionalLocalPooling, GlobalBipartiteMerging, ToMe
+from mmtokmerge.models import reducers  # noqa: F401  (registers all of them)
 from mmtokmerge.models.backbones import EVA, BEiT, MiTPlusPlus, VisionTransformer, ViTAdapter
 from mmtokmerge.models.policies import (
     NetworkPolicy,
@@ -22,7 +24,6 @@ from mmtokmerge.models.policies import (
     RandomPolicy,
     SegmentationPolicy,
 )
-from mmtokmerge.models.reducers import ConditionalLocalPooling, GlobalBipartiteMerging, ToMe
 
 __all__ = [
     "EVA",

@@ -2,53 +2,12 @@
 
 from __future__ import annotations
 
-from mmtokmerge.layers.reducers import (
-    ConditionalLocalPooling,
-    DensityPeaks,
-    EViT,
-    FacilityLocation,
-    GlobalBipartiteMerging,
-    GlobalMergingByRate,
-    GridMerging,
-    LocalMergingByRate,
-    MutualPairMerging,
-    PiToMe,
-    Reducer,
-    ThresholdReducer,
-    TokenClustering,
-    ToMe,
-)
+import inspect
+
+from mmtokmerge.layers import reducers
 from mmtokmerge.registry import MODELS
 
-for _reducer in (
-    ConditionalLocalPooling,
-    DensityPeaks,
-    EViT,
-    FacilityLocation,
-    GlobalBipartiteMerging,
-    GlobalMergingByRate,
-    GridMerging,
-    LocalMergingByRate,
-    MutualPairMerging,
-    PiToMe,
-    TokenClustering,
-    ToMe,
-):
-    MODELS.register_module(module=_reducer)
-
-__all__ = [
-    "ConditionalLocalPooling",
-    "DensityPeaks",
-    "EViT",
-    "FacilityLocation",
-    "GlobalBipartiteMerging",
-    "GlobalMergingByRate",
-    "GridMerging",
-    "LocalMergingByRate",
-    "MutualPairMerging",
-    "PiToMe",
-    "Reducer",
-    "ThresholdReducer",
-    "ToMe",
-    "TokenClustering",
-]
+for _name in reducers.__all__:
+    _reducer = getattr(reducers, _name)
+    if not inspect.isabstract(_reducer):
+        MODELS.register_module(module=_reducer)

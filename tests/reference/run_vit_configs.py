@@ -23,9 +23,9 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from mmseg.utils import register_all_modules
 
+from mmtokmerge.layers.reducers import ThresholdReducer
 from mmtokmerge.merging.trace import trace
 from mmtokmerge.models.backbones import EVA
-from mmtokmerge.models.reducers import ThresholdReducer
 
 WIDTH, HEADS = 32, 2
 SIZE = (128, 160)

@@ -230,6 +230,24 @@ class ThresholdReducer(Reducer):
         return f"{super().extra_repr()}, threshold={shown}{capped}"
 
 
+def read_share(keep: Any) -> float:
+    """A share of tokens that is left, above 0, at most 1.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if number_in("keep", keep, 0, 1) == 0:
+        raise InputError("keep must be above 0, got 0")
+    return float(keep)
+
+
+def sizes_if_padded(assignment: TokenAssignment | None, batch: int) -> Tensor | None:
+    """Patches that each row stands for, ``(batch, M)``; None where no row is padding."""
+    if assignment is None or not assignment.padded:
+        return None
+    return assignment.sizes.expand(batch, -1)
+
+
 def refuse_padded(reducer: Reducer, assignment: TokenAssignment | None) -> None:
     """Raise where a reducer that leaves every image as many tokens meets different numbers.
 

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtokmerge.checks import number_in
 from mmtokmerge.errors import InputError
-from mmtokmerge.layers.reducers.base import CLASS_ATTENTION, Reducer, refuse_padded
+from mmtokmerge.layers.reducers.base import CLASS_ATTENTION, Reducer, read_share, refuse_padded
 from mmtokmerge.merging import TokenAssignment
 
 
@@ -35,10 +34,8 @@ class EViT(Reducer):
         super().__init__(layer=layer, **kwargs)
         if self.feature != "X" or self.operation != "mean":
             raise InputError("EViT takes neither feature nor operation: both are its own")
-        if number_in("keep", keep, 0, 1) == 0:
-            raise InputError("keep must be above 0, got 0")
         self.feature = CLASS_ATTENTION
-        self.keep = float(keep)
+        self.keep = read_share(keep)
 
     def num_groups(self, num_tokens: int, grid: tuple[int, int]) -> int:
         """Tokens that one of its layers leaves of ``num_tokens``."""

@@ -6,9 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mmtokmerge.checks import number_in
 from mmtokmerge.errors import InputError
-from mmtokmerge.layers.reducers.base import Reducer, refuse_padded
+from mmtokmerge.layers.reducers.base import Reducer, read_share, refuse_padded
 from mmtokmerge.merging import TokenAssignment, local_pooling, match_by_count
 from mmtokmerge.merging.local_pooling import check_window
 
@@ -32,7 +31,7 @@ class LocalMergingByRate(Reducer):
     def __init__(self, keep: float, window: int | tuple[int, int] = 2, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.window = check_window(window)
-        self.keep = _share(keep)
+        self.keep = read_share(keep)
         size = self.window[0] * self.window[1]
         if self.keep < 1 / size:
             raise InputError(
@@ -75,7 +74,7 @@ class GlobalMergingByRate(Reducer):
 
     def __init__(self, keep: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.keep = _share(keep)
+        self.keep = read_share(keep)
 
     def num_groups(self, num_tokens: int, grid: tuple[int, int]) -> int:
         """Tokens that are left of ``num_tokens``."""
@@ -98,9 +97,3 @@ class GlobalMergingByRate(Reducer):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, keep={self.keep:.4g}"
-
-
-def _share(keep: float) -> float:
-    if number_in("keep", keep, 0, 1) == 0:
-        raise InputError("keep must be above 0, got 0")
-    return float(keep)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmtokmerge.layers.reducers.base import ThresholdReducer
+from mmtokmerge.layers.reducers.base import ThresholdReducer, sizes_if_padded
 from mmtokmerge.merging import TokenAssignment, match_by_threshold
 
 
@@ -18,13 +18,10 @@ class GlobalBipartiteMerging(ThresholdReducer):
         self, feature: Tensor, assignment: TokenAssignment | None, hw: tuple[int, int]
     ) -> TokenAssignment:
         """See :func:`mmtokmerge.merging.match_by_threshold`."""
-        sizes = None
-        if assignment is not None and assignment.padded:
-            sizes = assignment.sizes.expand(len(feature), -1)
         return match_by_threshold(
             feature,
             self.threshold,
-            sizes=sizes,
+            sizes=sizes_if_padded(assignment, len(feature)),
             share_count=self.shares_count,
             most=self.most(hw),
         )

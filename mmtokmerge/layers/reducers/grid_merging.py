@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
 from mmtokmerge.layers.reducers.keeping_share import KeepingShare
@@ -23,17 +21,11 @@ class GridMerging(KeepingShare):
         **kwargs: Arguments of :class:`Reducer`.
     """
 
-    def size(self, grid: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns that are left of a grid."""
-        share = math.sqrt(self.keep)
-        rows, columns = (max(1, round(side * share)) for side in grid)
-        return rows, columns
-
     def num_groups(self, num_tokens: int, grid: tuple[int, int]) -> int:
         """Tokens that are left of a grid's patches."""
-        rows, columns = self.size(grid)
+        rows, columns = self.coarser(grid)
         return rows * columns
 
     def group(self, feature: Tensor, hw: tuple[int, int]) -> TokenAssignment:
         """See :func:`mmtokmerge.merging.grid_merging.grid_merging`."""
-        return grid_merging(feature, hw, self.size(hw))
+        return grid_merging(feature, hw, self.coarser(hw))

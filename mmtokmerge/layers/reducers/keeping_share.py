@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Any
 
 from torch import Tensor
 
-from mmtokmerge.checks import number_in
 from mmtokmerge.errors import InputError
-from mmtokmerge.layers.reducers.base import Reducer
+from mmtokmerge.layers.reducers.base import Reducer, read_share
 from mmtokmerge.merging import TokenAssignment
 
 
@@ -26,13 +26,11 @@ class KeepingShare(Reducer):
 
     def __init__(self, keep: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if number_in("keep", keep, 0, 1) == 0:
-            raise InputError("keep must be above 0, got 0")
         if len(self.layers) > 1:
             raise InputError(
                 f"{type(self).__name__} merges patches, so it acts in one layer, got {self.layers}"
             )
-        self.keep = float(keep)
+        self.keep = read_share(keep)
 
     def match(
         self, feature: Tensor, assignment: TokenAssignment | None, hw: tuple[int, int]
@@ -46,6 +44,12 @@ class KeepingShare(Reducer):
     @abstractmethod
     def group(self, feature: Tensor, hw: tuple[int, int]) -> TokenAssignment:
         """The groups of the patches ``(B, h*w, D)`` of the grid ``hw``."""
+
+    def coarser(self, hw: tuple[int, int]) -> tuple[int, int]:
+        """The share of a grid that is a grid itself, of the same share on both sides."""
+        share = math.sqrt(self.keep)
+        h, w = (max(1, round(side * share)) for side in hw)
+        return h, w
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, keep={self.keep:.4g}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmtokmerge.layers.reducers.base import Reducer
+from mmtokmerge.layers.reducers.base import Reducer, sizes_if_padded
 from mmtokmerge.merging import TokenAssignment
 from mmtokmerge.merging.mutual_pairs import mutual_pairs
 
@@ -24,7 +24,5 @@ class MutualPairMerging(Reducer):
         self, feature: Tensor, assignment: TokenAssignment | None, hw: tuple[int, int]
     ) -> TokenAssignment:
         """See :func:`mmtokmerge.merging.mutual_pairs.mutual_pairs`."""
-        present = None
-        if assignment is not None and assignment.padded:
-            present = assignment.sizes.expand(len(feature), -1) > 0
-        return mutual_pairs(feature, present)
+        sizes = sizes_if_padded(assignment, len(feature))
+        return mutual_pairs(feature, None if sizes is None else sizes > 0)

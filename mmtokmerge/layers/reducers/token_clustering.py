@@ -9,12 +9,12 @@ from torch import Tensor
 
 from mmtokmerge.checks import number_in, whole_number
 from mmtokmerge.errors import InputError
-from mmtokmerge.layers.reducers.base import Reducer
+from mmtokmerge.layers.reducers.keeping_share import KeepingShare
 from mmtokmerge.merging import TokenAssignment
 from mmtokmerge.merging.local_clustering import local_clustering
 
 
-class TokenClustering(Reducer):
+class TokenClustering(KeepingShare):
     """Clusters of neighbouring tokens (ELViT, Liang et al. 2022), without training.
 
     The paper reconstructs the patches after the last layer from the tokens nearest to them before
@@ -34,35 +34,22 @@ class TokenClustering(Reducer):
     def __init__(
         self, keep: float, iterations: int = 5, temperature: float = 50.0, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
-        if number_in("keep", keep, 0, 1) == 0:
-            raise InputError("keep must be above 0, got 0")
+        super().__init__(keep, **kwargs)
         if number_in("temperature", temperature, 0, math.inf) == 0:
             raise InputError("temperature must be above 0, got 0")
         whole_number("iterations", iterations, 0)
-        self.keep = float(keep)
         self.iterations = iterations
         self.temperature = float(temperature)
 
-    def match(
-        self, feature: Tensor, assignment: TokenAssignment | None, hw: tuple[int, int]
-    ) -> TokenAssignment:
+    def group(self, feature: Tensor, hw: tuple[int, int]) -> TokenAssignment:
         """See :func:`mmtokmerge.merging.local_clustering.local_clustering`."""
-        if assignment is not None:
-            raise InputError("TokenClustering must be the first to merge: name it first")
         return local_clustering(
             feature,
             hw,
-            clusters=self.clusters(hw),
+            clusters=self.coarser(hw),
             iterations=self.iterations,
             temperature=self.temperature,
         )
 
-    def clusters(self, hw: tuple[int, int]) -> tuple[int, int]:
-        """Centres ``(h', w')`` of a grid."""
-        share = math.sqrt(self.keep)
-        h, w = (max(1, round(side * share)) for side in hw)
-        return h, w
-
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, keep={self.keep:.4g}, iterations={self.iterations}"
+        return f"{super().extra_repr()}, iterations={self.iterations}"

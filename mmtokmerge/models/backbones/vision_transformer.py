@@ -19,6 +19,7 @@ from mmtokmerge.kernels.recording import is_jit_traced
 from mmtokmerge.layers import PatchEmbed, RelativePositions, TokenFeatures, ViTLayer
 from mmtokmerge.layers.images import check_images
 from mmtokmerge.layers.layout import hold_grid
+from mmtokmerge.layers.reducers import ThresholdReducer
 from mmtokmerge.layers.token_reduction import TokenReduction, or_identity
 from mmtokmerge.layers.vit_archs import VIT_ARCHS
 from mmtokmerge.merging import TokenAssignment
@@ -35,7 +36,6 @@ from mmtokmerge.models.backbones.vit_options import (
     read_out_indices,
 )
 from mmtokmerge.models.policies import TokenSharing
-from mmtokmerge.models.reducers import ThresholdReducer
 from mmtokmerge.models.weights.grids import remember_grid
 from mmtokmerge.models.weights.pretrained import first_weights, initialise, read_thresholds
 from mmtokmerge.registry import MODELS

@@ -9,9 +9,9 @@ from mmengine.model import ModuleList
 
 from mmtokmerge.checks import whole_number
 from mmtokmerge.errors import InputError, InputTypeError
+from mmtokmerge.layers.reducers import ConditionalLocalPooling, Reducer, ThresholdReducer
 from mmtokmerge.layers.vit_archs import VIT_ARCHS
 from mmtokmerge.models.policies import TokenSharing
-from mmtokmerge.models.reducers import ConditionalLocalPooling, Reducer, ThresholdReducer
 from mmtokmerge.registry import MODELS
 
 

@@ -30,7 +30,7 @@ class Queries(NamedTuple):
 
 
 @MODELS.register_module()
-class Mask2FormerHead(BaseDecodeHead):  # type: ignore[misc]
+class Mask2FormerHead(BaseDecodeHead):
     """Mask2Former (Cheng et al. 2022) on maps of 1/4, 1/8, 1/16 and 1/32.
 
     Pixel decoder, decoder of masked attention, Hungarian matching and losses are transformers'. A

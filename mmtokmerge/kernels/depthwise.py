@@ -28,17 +28,25 @@ def depthwise_activation(
     return rows
 
 
-def _is_taken(conv: Any, x: Tensor) -> bool:
-    """Whether the kernel takes it: 3x3, padded by one with zeros, one filter a channel."""
-    channels = x.shape[-1]
-    tensors = [conv.weight] if conv.bias is None else [conv.weight, conv.bias]
+def is_3x3_depthwise(conv: Any) -> bool:
+    """Whether a convolution is 3x3, padded by one with zeros, with one filter a channel."""
     return (
         conv.kernel_size == (3, 3)
         and conv.stride == (1, 1)
         and conv.dilation == (1, 1)
         and conv.padding in ((1, 1), "same")
         and conv.padding_mode == "zeros"
-        and conv.groups == conv.in_channels == conv.out_channels == channels
+        and conv.groups == conv.in_channels == conv.out_channels
+    )
+
+
+def _is_taken(conv: Any, x: Tensor) -> bool:
+    """Whether the kernel takes it: of the right shape, and its tensors as they must lie."""
+    channels = x.shape[-1]
+    tensors = [conv.weight] if conv.bias is None else [conv.weight, conv.bias]
+    return (
+        is_3x3_depthwise(conv)
+        and conv.in_channels == channels
         and x.is_contiguous()
         and x.shape[1] * channels < 2**31
         and all(

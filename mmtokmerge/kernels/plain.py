@@ -72,19 +72,6 @@ def is_pointwise(module: Any) -> bool:
     )
 
 
-def is_depthwise(module: Any) -> bool:
-    """Whether a module is a plain 3x3 depthwise convolution, padded by one with zeros."""
-    return (
-        is_plain(module, nn.Conv2d)
-        and module.kernel_size == (3, 3)
-        and module.stride == (1, 1)
-        and module.dilation == (1, 1)
-        and module.padding in ((1, 1), "same")
-        and module.padding_mode == "zeros"
-        and module.groups == module.in_channels == module.out_channels
-    )
-
-
 def is_elementwise(module: nn.Module) -> bool:
     """Whether a module is a plain activation of known classes, which looks at numbers one by one.
 

@@ -202,6 +202,12 @@ def other_depthwise(channels: int, **settings: Any) -> nn.Conv2d:
 
 REPLACED = {
     "5x5": lambda ffn, c: ffn.__setitem__(1, other_depthwise(c, kernel_size=5, padding=2)),
+    "5x5, same": lambda ffn, c: ffn.__setitem__(
+        1, other_depthwise(c, kernel_size=5, padding="same")
+    ),
+    "dilated, same": lambda ffn, c: ffn.__setitem__(
+        1, other_depthwise(c, kernel_size=3, padding="same", dilation=2)
+    ),
     "dilated": lambda ffn, c: ffn.__setitem__(
         1, other_depthwise(c, kernel_size=3, padding=2, dilation=2)
     ),

@@ -11,11 +11,9 @@ bootstrap over images).
 
 from __future__ import annotations
 
-import argparse
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -23,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
-from trials import folder_of, spread, test, trial_runner
+from trials import folder_of, spread, test, train_or_compare, trial_runner
 
 from mmtokmerge.commands.main import guard
 from mmtokmerge.evaluation.intervals import paired_difference
@@ -188,27 +186,24 @@ def compare(args: Namespace) -> None:
     console.print(args.out.with_suffix(".md").read_text())
 
 
+def add_arguments(part: ArgumentParser, verb: str) -> None:
+    """Add the arguments of a verb."""
+    part.add_argument("config", help="its name without the preset, such as b0_camvid")
+    if verb == "train":
+        part.add_argument("checkpoint", help="trained without merging")
+        part.add_argument("--only", nargs="+", choices=TRIALS)
+    else:
+        part.add_argument("--timed", type=int, nargs=2, default=(1024, 1024))
+        part.add_argument("--rounds", type=int, default=15)
+    part.add_argument("--iterations", type=int, default=600)
+    part.add_argument("--lr", type=float, default=3e-4)
+    part.add_argument("--work-dirs", default="work_dirs/mixffn_training")
+
+
 def main() -> None:
     """Parse the command line and run one of the two."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb, text in (("train", "fine-tune the trials"), ("compare", "test and time them")):
-        part = verbs.add_parser(verb, help=text)
-        part.add_argument("config", help="its name without the preset, such as b0_camvid")
-        if verb == "train":
-            part.add_argument("checkpoint", help="trained without merging")
-            part.add_argument("--only", nargs="+", choices=TRIALS)
-        else:
-            part.add_argument("--out", type=Path, required=True, help="without suffix")
-            part.add_argument("--timed", type=int, nargs=2, default=(1024, 1024))
-            part.add_argument("--rounds", type=int, default=15)
-        part.add_argument("--iterations", type=int, default=600)
-        part.add_argument("--lr", type=float, default=3e-4)
-        part.add_argument("--work-dirs", default="work_dirs/mixffn_training")
-    args = parser.parse_args()
-    (train if args.verb == "train" else compare)(args)
+    texts = ("fine-tune the trials", "test and time them")
+    train_or_compare(__doc__, train, compare, add_arguments, texts)
 
 
 if __name__ == "__main__":

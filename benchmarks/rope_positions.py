@@ -11,9 +11,8 @@ it was not trained on, with the 95% interval of a paired bootstrap over them.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from mmengine.registry import MODELS
 from rich.console import Console
 from timm.models.eva import Eva
 from torch import Tensor
-from trials import test, trial_runner
+from trials import test, train_or_compare, trial_runner
 
 import mmtokmerge
 from mmtokmerge.commands.main import guard
@@ -171,24 +170,20 @@ def compare(args: Namespace) -> None:
     console.print(args.out.with_suffix(".md").read_text())
 
 
+def add_arguments(part: ArgumentParser, verb: str) -> None:
+    """Add the arguments of a verb."""
+    if verb == "train":
+        part.add_argument("checkpoint", help="of segmenter_vit-t_streets_none")
+    part.add_argument("--iterations", type=int, default=300)
+    part.add_argument("--lr", type=float, default=3e-4)
+    part.add_argument("--scenes", type=int, default=40)
+    part.add_argument("--work-dir", default="work_dirs/rope_positions")
+
+
 def main() -> None:
     """Parse the command line and run one of the two."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb, text in (("train", "train with rotation"), ("compare", "test with each rotation")):
-        part = verbs.add_parser(verb, help=text)
-        if verb == "train":
-            part.add_argument("checkpoint", help="of segmenter_vit-t_streets_none")
-        else:
-            part.add_argument("--out", type=Path, required=True, help="without suffix")
-        part.add_argument("--iterations", type=int, default=300)
-        part.add_argument("--lr", type=float, default=3e-4)
-        part.add_argument("--scenes", type=int, default=40)
-        part.add_argument("--work-dir", default="work_dirs/rope_positions")
-    args = parser.parse_args()
-    (train if args.verb == "train" else compare)(args)
+    texts = ("train with rotation", "test with each rotation")
+    train_or_compare(__doc__, train, compare, add_arguments, texts)
 
 
 if __name__ == "__main__":

@@ -13,16 +13,15 @@ bootstrap over images.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import torch
 from rich.console import Console
-from trials import folder_of, spread, test, trial_runner
+from trials import folder_of, spread, test, train_or_compare, trial_runner
 
 from mmtokmerge.commands.main import guard
 from mmtokmerge.evaluation.intervals import Ratios, paired_difference
@@ -130,28 +129,24 @@ def with_deviation(values: list[float], sign: str) -> str:
     return f"{text} ± {stdev(values):.2f}" if len(values) > 1 else text
 
 
+def add_arguments(part: ArgumentParser, verb: str) -> None:
+    """Add the arguments of a verb."""
+    part.add_argument("config", help="its name without the preset, such as b0_camvid")
+    part.add_argument("presets", nargs="+", help="the first is what others are compared with")
+    if verb == "train":
+        part.add_argument("--start", help="weights to begin with; at random where left out")
+    part.add_argument("--seeds", type=int, default=3, help="from 0 to this less 1")
+    part.add_argument("--iterations", type=int, default=500)
+    part.add_argument("--lr", type=float, default=6e-4)
+    part.add_argument("--batch", type=int, help="images in a batch, the config's by default")
+    part.add_argument("--amp", action="store_true", help="train under autocast")
+    part.add_argument("--work-dirs", default="work_dirs/training_quality")
+
+
 def main() -> None:
     """Parse the command line and run one of the two."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb, text in (("train", "train the trials"), ("compare", "test them")):
-        part = verbs.add_parser(verb, help=text)
-        part.add_argument("config", help="its name without the preset, such as b0_camvid")
-        part.add_argument("presets", nargs="+", help="the first is what others are compared with")
-        if verb == "train":
-            part.add_argument("--start", help="weights to begin with; at random where left out")
-        else:
-            part.add_argument("--out", type=Path, required=True, help="without suffix")
-        part.add_argument("--seeds", type=int, default=3, help="from 0 to this less 1")
-        part.add_argument("--iterations", type=int, default=500)
-        part.add_argument("--lr", type=float, default=6e-4)
-        part.add_argument("--batch", type=int, help="images in a batch, the config's by default")
-        part.add_argument("--amp", action="store_true", help="train under autocast")
-        part.add_argument("--work-dirs", default="work_dirs/training_quality")
-    args = parser.parse_args()
-    (train if args.verb == "train" else compare)(args)
+    texts = ("train the trials", "test them")
+    train_or_compare(__doc__, train, compare, add_arguments, texts)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,34 @@ from rich.console import Console
 from mmtokmerge.engine.launch import build_runner, prepare, prepare_training
 from mmtokmerge.evaluation.intervals import Ratios, keeping_results
 from mmtokmerge.reporting.console import progress_bar
+
+
+def train_or_compare(
+    doc: str | None,
+    train: Callable[[Namespace], None],
+    compare: Callable[[Namespace], None],
+    add_arguments: Callable[[ArgumentParser, str], None],
+    help_texts: tuple[str, str],
+) -> None:
+    """Parse a script's command line, and run its ``train`` or its ``compare``.
+
+    Args:
+        doc: The script's docstring.
+        train: Trains its trials.
+        compare: Tests them, and writes where ``--out`` says.
+        add_arguments: Adds the arguments of a verb, by its name, to its parser.
+        help_texts: What ``--help`` says of the two.
+    """
+    parser = ArgumentParser(description=doc, formatter_class=RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    runs = {"train": train, "compare": compare}
+    for verb, text in zip(runs, help_texts, strict=True):
+        part = verbs.add_parser(verb, help=text)
+        add_arguments(part, verb)
+        if verb == "compare":
+            part.add_argument("--out", type=Path, required=True, help="without suffix")
+    args = parser.parse_args()
+    runs[args.verb](args)
 
 
 def folder_of(work_dirs: str, name: str) -> Path:

@@ -65,7 +65,7 @@ def _seg_inferencer() -> type:
     with quiet_imports():
         from mmseg.apis import MMSegInferencer as Base
 
-    class MMSegInferencer(Base):  # type: ignore[misc]
+    class MMSegInferencer(Base):
         __doc__ = Base.__doc__
 
         def __init__(self, model: Any, weights: str | None = None, **kwargs: Any) -> None:
@@ -82,7 +82,7 @@ def _pose_inferencer() -> type:
     import_mmpose()
     from mmpose.apis import MMPoseInferencer as Base
 
-    class MMPoseInferencer(Base):  # type: ignore[misc]
+    class MMPoseInferencer(Base):
         __doc__ = Base.__doc__
 
         def __init__(

@@ -193,8 +193,20 @@ def test_results_of_other_settings_are_not_taken_for_these(tmp_path: Path) -> No
     assert "1 pictures or frames" in predict(*words)
     assert "1 of 1 are there already" in predict(*words)
     said = predict(*words, "--compare", "none", "--tile", 64, "--overlap", 8)
-    assert "1 of 1 are there with other settings" in said and "1 pictures or frames" in said
+    assert "1 of 1 are there of another input or other settings" in said
+    assert "1 pictures or frames" in said
     assert (tmp_path / "out" / "a_compare.png").is_file()
+
+
+def test_results_of_another_picture_are_not_taken_for_this_one(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.png", tmp_path / "out"
+    cv2.imwrite(str(path), picture(64, 96))
+    predict(path, "--out", out)
+    cv2.imwrite(str(path), picture(96, 64))
+    said = predict(path, "--out", out)
+    assert "1 of 1 are there of another input or other settings" in said
+    assert "1 pictures or frames" in said
+    assert cv2.imread(str(out / "a_labels.png"), cv2.IMREAD_UNCHANGED).shape == (96, 64)
 
 
 def test_options_that_would_do_nothing_are_refused(tmp_path: Path) -> None:

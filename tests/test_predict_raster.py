@@ -147,7 +147,10 @@ def test_regions_are_the_weighted_mean_of_all_tiles(
             sums[:, place[0], place[1]] += scores(part) * edge_weights(*part.shape[:2])
     assert np.array_equal(predict_tiles(picture, scores, tile, overlap), sums.argmax(0))
     seen = np.zeros(shape, int)
-    read = lambda rows, columns: picture[rows, columns]  # noqa: E731
+
+    def read(rows: slice, columns: slice) -> np.ndarray:
+        return picture[rows, columns]
+
     for rows, columns, pixels, labels in predict_regions(shape, read, scores, tile, overlap):
         seen[rows, columns] += 1
         assert np.array_equal(pixels, picture[rows, columns])

@@ -118,7 +118,6 @@ def quantized() -> Tensor:
     return torch.quantize_per_tensor(torch.ones(2, 3), 0.1, 0, torch.qint8)
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [

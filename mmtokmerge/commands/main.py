@@ -17,8 +17,9 @@ from mmtokmerge.errors import InputError
 
 TRACEBACK_ENV = "MMTOKMERGE_TRACEBACK"
 INTERRUPTED = 130
-NO_READER = 141  # as a shell says of SIGPIPE
 """Exit status of a command that Ctrl-C stopped, as shells have it."""
+NO_READER = 141
+"""Exit status where what reads the output has closed it, as shells have it of SIGPIPE."""
 DISK_ERRORS = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EROFS)
 
 VERBS = {

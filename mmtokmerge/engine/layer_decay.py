@@ -18,7 +18,7 @@ _EMBED = re.compile(r"^backbone\.(?:vit\.)?(?:patch_embed|pos_embed|cls_token|di
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
-class LayerDecayConstructor(DefaultOptimWrapperConstructor):  # type: ignore[misc]
+class LayerDecayConstructor(DefaultOptimWrapperConstructor):
     """Multiplies the learning rate by ``decay_rate`` once for each layer behind a parameter's own.
 
     Layers are those of a plain ViT, the backbone or an adapter's ``vit``; its embedding lies before

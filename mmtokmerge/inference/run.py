@@ -49,7 +49,9 @@ def predict(args: Namespace) -> dict[str, float]:
     ]
     other = sum(records.made_otherwise(source) for source in left)
     if other and not args.again:
-        console.print(f"{other} of {len(mine)} are there with other settings and are made anew")
+        console.print(
+            f"{other} of {len(mine)} are there of another input or other settings and are made anew"
+        )
     if len(left) < len(mine):
         console.print(f"{len(mine) - len(left)} of {len(mine)} are there already (--again redoes)")
     if not is_pose and not raster.is_installed() and any(raster.is_tiff(s.path) for s in left):
